@@ -1,1 +1,5 @@
 //! rchfs
+
+pub mod cli;
+pub mod embed;
+pub mod run;
