@@ -147,7 +147,9 @@ impl Low {
 
 /// Whether an option is accepted for the sake of mount(8) and fstab, and means nothing here.
 fn ignored(name: &str) -> bool {
-    name.starts_with("x-") || name.starts_with("X-") || OPTIONS.iter().any(|o| o.name == name && o.help.is_empty())
+    name.starts_with("x-")
+        || name.starts_with("X-")
+        || OPTIONS.iter().any(|o| o.name == name && o.help.is_empty())
 }
 
 fn value<'a>(name: &'static str, example: &'static str, o: &'a RawOption) -> Result<&'a str, CliError> {

@@ -48,7 +48,11 @@ pub const OPTIONS: &[Known] = &[
     option("mode", "OCTAL", "permissions of the root directory, likewise   [755]"),
     option("ro", "", "read only"),
     option("rw", "", "read and write                                [default]"),
-    option("allow_other", "", "let other users in, as permissions say        [as root, or if fuse.conf lets you]"),
+    option(
+        "allow_other",
+        "",
+        "let other users in, as permissions say        [as root, or if fuse.conf lets you]",
+    ),
     option("default_permissions", "", "let the kernel check permissions              [always]"),
     option("dev", "", "device files work                             [as root]"),
     option("nodev", "", "device files do not work"),

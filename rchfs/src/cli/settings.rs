@@ -164,8 +164,7 @@ impl Settings {
     /// A path under the mount point would be out of reach, and using it a deadlock.
     fn check_outside(&self, name: &'static str, path: &Path) -> Result<(), CliError> {
         let absolute = |p: &Path| {
-            std::path::absolute(p)
-                .map_err(|e| CliError::Path { path: p.to_owned(), reason: e.to_string() })
+            std::path::absolute(p).map_err(|e| CliError::Path { path: p.to_owned(), reason: e.to_string() })
         };
         if absolute(path)?.starts_with(absolute(&self.dir)?) {
             return Err(CliError::UnderMountPoint { name, path: path.to_owned() });

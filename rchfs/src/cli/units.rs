@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_none() {
-        for text in ["", "G", "-1", "4X", "4 G", "4GG", "1.5G", "0x10", "4Gi", "99999999999999999999", "99999999P"]
+        for text in
+            ["", "G", "-1", "4X", "4 G", "4GG", "1.5G", "0x10", "4Gi", "99999999999999999999", "99999999P"]
         {
             assert_eq!(parse_size(text), None, "{text}");
         }

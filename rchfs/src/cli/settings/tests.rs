@@ -79,10 +79,7 @@ fn what_fstab_and_mount8_pass_along_is_ignored() {
     let fstab = "defaults,_netdev,nofail,noauto,auto,user,users,owner,group,user=joe,comment=a,async,lazytime,\
                  x-systemd.automount,x-gvfs-show,X-mount.mkdir=0755";
     assert_eq!(ok(&format!("/mnt -o {fstab}")), ok("/mnt"));
-    assert!(matches!(
-        command(["m", "embedded", "/mnt", "-f"].map(OsString::from), &ROOT),
-        Ok(Command::Fake)
-    ));
+    assert!(matches!(command(["m", "embedded", "/mnt", "-f"].map(OsString::from), &ROOT), Ok(Command::Fake)));
 }
 
 #[test]
