@@ -87,7 +87,9 @@ fn bench(base: &Path, threads: usize, files: usize) -> Result<(), Box<dyn Error>
     let shares = shares.into_iter().collect::<io::Result<Vec<_>>>()?;
     for (i, (_, name)) in OPS.iter().enumerate() {
         let of_op = || shares.iter().map(|s| &s[i]);
-        let (Some(start), Some(end)) = (of_op().map(|s| s.0).min(), of_op().map(|s| s.1).max()) else { break };
+        let (Some(start), Some(end)) = (of_op().map(|s| s.0).min(), of_op().map(|s| s.1).max()) else {
+            break;
+        };
         let (count, time) = (of_op().map(|s| s.2).sum::<usize>() as f64, (end - start).as_secs_f64());
         println!("{name} {threads} {:.0} {:.3}", count / time, time * 1e6 * threads as f64 / count);
     }
@@ -107,7 +109,12 @@ fn worker(dir: &Path, files: usize, barrier: &Barrier) -> io::Result<Vec<Share>>
         let end = Instant::now().max(start + Duration::from_nanos(1));
         barrier.wait();
         match done {
-            Ok(count) => result = result.map(|mut r| { r.push((start, end, count)); r }),
+            Ok(count) => {
+                result = result.map(|mut r| {
+                    r.push((start, end, count));
+                    r
+                })
+            }
             Err(e) => result = Err(io::Error::new(e.kind(), format!("{name} in {}: {e}", dir.display()))),
         }
     }

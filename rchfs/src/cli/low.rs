@@ -17,17 +17,6 @@ pub enum Cache {
     None,
 }
 
-/// When reading a file changes its access time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Atime {
-    /// When it is older than the last change, or than a day.
-    Relative,
-    /// Always.
-    Strict,
-    /// Never.
-    Never,
-}
-
 /// What was given.
 #[derive(Debug, Default)]
 #[allow(missing_docs)] // Each field is the option of the same name; see `options::OPTIONS`.
@@ -51,7 +40,7 @@ pub struct Low {
     pub dev: Option<bool>,
     pub suid: Option<bool>,
     pub exec: Option<bool>,
-    pub atime: Option<Atime>,
+    pub noatime: Option<bool>,
     pub sync: Option<bool>,
     pub dirsync: bool,
     pub log: Option<PathBuf>,
@@ -132,9 +121,8 @@ impl Low {
             "nosuid" => self.suid = Some(false),
             "exec" => self.exec = Some(true),
             "noexec" => self.exec = Some(false),
-            "relatime" | "nostrictatime" | "atime" => self.atime = Some(Atime::Relative),
-            "strictatime" | "norelatime" => self.atime = Some(Atime::Strict),
-            "noatime" => self.atime = Some(Atime::Never),
+            "noatime" => self.noatime = Some(true),
+            "relatime" | "atime" => self.noatime = Some(false),
             "sync" => self.sync = Some(true),
             "async" => self.sync = Some(false),
             "dirsync" => self.dirsync = true,

@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use super::host::Host;
-use super::low::{Atime, Cache, Low};
+use super::low::{Cache, Low};
 use super::units::Size;
 use pool::addr::PageSize;
 use std::path::{Path, PathBuf};
@@ -82,8 +82,8 @@ pub struct MountFlags {
     pub suid: bool,
     /// Programs can be run.
     pub exec: bool,
-    /// When reading changes the access time.
-    pub atime: Atime,
+    /// Reading never changes the access time (else relatime).
+    pub noatime: bool,
     /// Every write is as with `O_SYNC`.
     pub sync: bool,
     /// Every change of a directory is.
@@ -249,7 +249,7 @@ fn flags(low: &Low, host: &Host) -> Result<MountFlags, CliError> {
         dev: low.dev.unwrap_or(root),
         suid: low.suid.unwrap_or(root),
         exec: low.exec.unwrap_or(true),
-        atime: low.atime.unwrap_or(Atime::Relative),
+        noatime: low.noatime.unwrap_or(false),
         sync: low.sync.unwrap_or(false),
         dirsync: low.dirsync,
     })

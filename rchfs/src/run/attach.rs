@@ -5,7 +5,6 @@
 //! `fuse.rchfs` as root. So the mount is made here, and unmounted in [`detach`](super::detach) only
 //! after a look at whose it is.
 
-use crate::cli::low::Atime;
 use crate::cli::settings::MountFlags;
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -13,7 +12,7 @@ use nix::mount::MsFlags;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair,
 };
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
@@ -68,23 +67,28 @@ pub fn attach(source: &str, dir: &Path, flags: &MountFlags) -> Result<OwnedFd, A
     if nix::unistd::geteuid().is_root() {
         return by_kernel(source, dir, flags);
     }
-    if let Err(e) = std::fs::metadata(DEVICE) {
-        return Err(if e.kind() == io::ErrorKind::NotFound {
-            AttachError::NoDevice
-        } else {
-            AttachError::Device(e)
-        });
-    }
     by_helper(source, dir, flags)
 }
 
-fn by_kernel(source: &str, dir: &Path, flags: &MountFlags) -> Result<OwnedFd, AttachError> {
-    let device = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => AttachError::NoDevice,
-        // No driver behind the node.
-        _ if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) => AttachError::NoDevice,
+/// Whether [`attach`] has what it needs, as far as that can be told without mounting.
+///
+/// # Errors
+/// What is missing.
+pub fn check() -> Result<(), AttachError> {
+    open_device().map(drop)
+}
+
+/// Opens `/dev/fuse`. A user must be able to, too: fusermount3 opens it with the user's rights.
+fn open_device() -> Result<File, AttachError> {
+    OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|e| match e.raw_os_error() {
+        // ENODEV and ENXIO: there is a node, and no driver behind it.
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => AttachError::NoDevice,
         _ => AttachError::Device(e),
-    })?;
+    })
+}
+
+fn by_kernel(source: &str, dir: &Path, flags: &MountFlags) -> Result<OwnedFd, AttachError> {
+    let device = open_device()?;
     let mut data = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
         device.as_raw_fd(),
@@ -103,11 +107,7 @@ fn by_kernel(source: &str, dir: &Path, flags: &MountFlags) -> Result<OwnedFd, At
 }
 
 fn kernel_flags(flags: &MountFlags) -> MsFlags {
-    let mut ms = match flags.atime {
-        Atime::Relative => MsFlags::MS_RELATIME,
-        Atime::Strict => MsFlags::MS_STRICTATIME,
-        Atime::Never => MsFlags::MS_NOATIME,
-    };
+    let mut ms = if flags.noatime { MsFlags::MS_NOATIME } else { MsFlags::MS_RELATIME };
     ms.set(MsFlags::MS_RDONLY, flags.read_only);
     ms.set(MsFlags::MS_NODEV, !flags.dev);
     ms.set(MsFlags::MS_NOSUID, !flags.suid);
@@ -120,9 +120,8 @@ fn kernel_flags(flags: &MountFlags) -> MsFlags {
 /// The same as options for the helper, which sets `nodev` and `nosuid` by itself.
 fn helper_options(source: &str, flags: &MountFlags) -> String {
     let mut options = format!("fsname={source},subtype=rchfs,default_permissions");
-    let atime = if flags.atime == Atime::Never { ",noatime" } else { "" };
     for (set, text) in [
-        (true, atime),
+        (flags.noatime, ",noatime"),
         (flags.allow_other, ",allow_other"),
         (flags.read_only, ",ro"),
         (!flags.exec, ",noexec"),
@@ -206,7 +205,7 @@ mod tests {
         dev: true,
         suid: true,
         exec: true,
-        atime: Atime::Relative,
+        noatime: false,
         sync: false,
         dirsync: false,
     };
@@ -215,14 +214,8 @@ mod tests {
     fn flags_reach_the_kernel_and_the_helper_alike() {
         assert_eq!(kernel_flags(&PLAIN), MsFlags::MS_RELATIME);
         assert_eq!(helper_options("none", &PLAIN), "fsname=none,subtype=rchfs,default_permissions");
-        let strict = MountFlags {
-            read_only: true,
-            exec: false,
-            dev: false,
-            suid: false,
-            atime: Atime::Never,
-            ..PLAIN
-        };
+        let strict =
+            MountFlags { read_only: true, exec: false, dev: false, suid: false, noatime: true, ..PLAIN };
         assert_eq!(
             kernel_flags(&strict),
             MsFlags::MS_RDONLY

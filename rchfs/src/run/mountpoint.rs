@@ -41,7 +41,9 @@ pub enum MountPointError {
         fs_type: String,
     },
     /// A dead mount of ours that does not go away.
-    #[error("{dir} is left over from a mount whose process is gone, and cannot be cleared: {reason}")]
+    #[error(
+        "{dir} is left over from a mount whose process is gone, and cannot be cleared ({reason}); an administrator can, with: umount -l {dir}"
+    )]
     Stuck {
         /// The directory.
         dir: String,
@@ -67,7 +69,7 @@ pub fn prepare(dir: &Path) -> Result<PathBuf, MountPointError> {
     for _ in 0..MOST_DEAD {
         let path = locate(dir)?;
         let top = table::top(&path).map_err(io_error)?;
-        match (fs::metadata(&path), top) {
+        match (look(&path), top) {
             (Err(e), top) if is_dead(&e) => clear(&path, top)?,
             (_, Some(top)) if top.is_rchfs() => {
                 return Err(MountPointError::Mounted {
@@ -100,6 +102,13 @@ fn locate(dir: &Path) -> Result<PathBuf, MountPointError> {
         }
         other => other.map_err(error),
     }
+}
+
+/// What is at `path`, after asking whoever serves it: attributes alone may come out of the kernel's cache
+/// long after a server is gone.
+fn look(path: &Path) -> io::Result<fs::Metadata> {
+    nix::sys::statvfs::statvfs(path)?;
+    fs::metadata(path)
 }
 
 fn is_dead(e: &io::Error) -> bool {

@@ -61,7 +61,7 @@ fn options_have_their_effects() {
     assert_eq!((s.pool.size, s.pool.page_size), (Some(1 << 30), PageSize::from_bytes(65536)));
     assert_eq!((s.pool.inodes, s.cache, s.threads), (Some(1 << 20), Cache::None, 8));
     let f = s.flags;
-    assert!(f.read_only && !f.dev && !f.suid && !f.exec && f.atime == Atime::Never);
+    assert!(f.read_only && !f.dev && !f.suid && !f.exec && f.noatime);
     let s = ok("/mnt -o uid=5,gid=6,mode=1777,sync,dirsync,log=/l,quiet --foreground -v");
     assert_eq!(s.pool.root, RootSettings { uid: 5, gid: 6, mode: Some(0o1777) });
     assert!(s.flags.sync && s.flags.dirsync && s.quiet && s.foreground && s.verbose);
@@ -92,6 +92,7 @@ fn sloppy_ignores_unknown_options_but_not_bad_values() {
 fn unknown_options_are_refused_with_what_was_meant() {
     refused(&ROOT, "/mnt -o szie=1G", &["unknown option \"szie\"", "did you mean \"size\""]);
     refused(&ROOT, "/mnt -o zzz", &["unknown option \"zzz\"", "--help"]);
+    refused(&ROOT, "/mnt -o strictatime", &["unknown option \"strictatime\""]);
     refused(&ROOT, "/mnt -o ro=1", &["ro takes no value", "\"1\""]);
     refused(&ROOT, "/mnt -o remount,ro", &["remount is not supported", "umount /mnt"]);
 }
