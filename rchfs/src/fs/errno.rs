@@ -1,7 +1,7 @@
 //! The one table from errors to errno numbers.
 
 use super::error::FsError;
-use pool::error::PoolError;
+use pool::PoolError;
 use pool::proto::meta::MetaError;
 
 /// The errno (as in errno(3)) that a system call returns for `error`.

@@ -1,6 +1,6 @@
 //! Why an operation of the file system failed.
 
-use pool::error::PoolError;
+use pool::PoolError;
 use pool::proto::NodeId;
 use pool::proto::meta::MetaError;
 use pool::transport::TransportError;

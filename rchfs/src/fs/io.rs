@@ -12,7 +12,7 @@ use super::Fs;
 use super::error::{FsError, Result};
 use super::file::{File, State};
 use super::space::Origin;
-use pool::client::Fill;
+use pool::Fill;
 use pool::proto::meta::{Extent, FILE_SIZE_MAX, MetaRequest};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
