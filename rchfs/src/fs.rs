@@ -24,8 +24,8 @@ pub use space::{Origin, Space};
 
 use handles::Handles;
 use inodes::Inodes;
-use pool::addr::PageSize;
 use pool::Pool;
+use pool::addr::PageSize;
 use pool::proto::meta::{Attr, Ino, MetaReply, MetaRequest};
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::Transport;

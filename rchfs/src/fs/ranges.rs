@@ -154,7 +154,8 @@ impl Fs {
         while done < len {
             let chunk = (len - done).min(COPY_CHUNK) as usize;
             match self.copy_chunk(&from.file, from_at + done, &to.file, to_at + done, chunk, &mut buffer) {
-                Ok(0) => break,
+                // The end of the source, as it was when the copy came there.
+                Ok(n) if n < chunk as u64 => return Ok(done + n),
                 Ok(n) => done += n,
                 Err(_) if done > 0 => break,
                 Err(e) => return Err(e),

@@ -10,9 +10,9 @@
 use super::Fs;
 use super::error::{FsError, Result};
 use super::file::File;
-use pool::addr::PageRun;
 use pool::Fill;
 use pool::PoolError;
+use pool::addr::PageRun;
 use pool::proto::meta::{Extent, InodeStat, MetaReply, MetaRequest};
 use std::ops::Range;
 use std::sync::atomic::Ordering;

@@ -2,8 +2,8 @@
 
 use daemon::{Daemon, DaemonConfig};
 use master::{Master, MasterConfig};
-use pool::addr::{PageSize, RackId};
 use pool::Pool;
+use pool::addr::{PageSize, RackId};
 use pool::cxl::region::RegionSource;
 use pool::proto::NodeId;
 use pool::proto::meta::{Caller, Ino};
@@ -24,7 +24,6 @@ pub const RESERVE: u64 = 16;
 /// The parts, kept alive.
 pub struct Rig {
     pub fs: Fs,
-    pub page: u64,
     _daemon: Arc<dyn Handler>,
     _master: Arc<dyn Handler>,
 }
@@ -57,7 +56,7 @@ pub fn rig_with(pages: u64, page: u64, wrap: impl FnOnce(Arc<dyn Transport>) -> 
     let transport = wrap(local);
     let pool = Pool::attach(region, rack, transport.clone()).unwrap();
     let config = FsConfig { reserve_pages: RESERVE, durable: false, noatime: false };
-    Rig { fs: Fs::new(pool, transport, config), page, _daemon: daemon, _master: master }
+    Rig { fs: Fs::new(pool, transport, config), _daemon: daemon, _master: master }
 }
 
 impl Rig {
