@@ -232,6 +232,7 @@ impl Serving {
 fn make(settings: &Settings, pool: &Embedded) -> Result<(Mounted, String), RunError> {
     let dir = &settings.dir;
     let file_system = pool.file_system(settings)?;
+    let _claim = mountpoint::claim(dir)?;
     let connection = attach::attach(&settings.source, dir, &settings.flags)?;
     let top = table::top(dir).ok().flatten();
     let device = top.map(|m| m.device).unwrap_or_default();

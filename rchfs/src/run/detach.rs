@@ -7,6 +7,11 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// What this user types to unmount.
+pub fn command() -> &'static str {
+    if nix::unistd::geteuid().is_root() { "umount" } else { "fusermount3 -u" }
+}
+
 /// Unmounts `dir`.
 ///
 /// # Errors

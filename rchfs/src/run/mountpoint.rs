@@ -7,7 +7,8 @@ use super::detach;
 use super::holder;
 use super::table::{self, Mount};
 use nix::errno::Errno;
-use std::fs;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -25,7 +26,7 @@ pub enum MountPointError {
     #[error("{0} is not a directory; name an existing directory to mount on")]
     NotADirectory(String),
     /// It is mounted already, and served.
-    #[error("{dir} is already mounted{}; to mount it anew: umount {dir}", pid.map(|p| format!(" (by process {p})")).unwrap_or_default())]
+    #[error("{dir} is already mounted{}; to mount it anew: {} {dir}", pid.map(|p| format!(" (by process {p})")).unwrap_or_default(), detach::command())]
     Mounted {
         /// The directory.
         dir: String,
@@ -83,6 +84,27 @@ pub fn prepare(dir: &Path) -> Result<PathBuf, MountPointError> {
         }
     }
     Err(MountPointError::Stuck { dir: show(dir), reason: format!("more than {MOST_DEAD} mounts there") })
+}
+
+/// Keeps others that mount on the same directory waiting while it lives.
+pub struct Claim {
+    _lock: Option<Flock<File>>,
+}
+
+/// Claims `dir`, as [`prepare`] returned it, for the moment of mounting.
+///
+/// # Errors
+/// If another process was quicker.
+pub fn claim(dir: &Path) -> Result<Claim, MountPointError> {
+    let lock = File::open(dir).ok().map(|file| Flock::lock(file, FlockArg::LockExclusive));
+    match table::top(dir) {
+        Ok(Some(top)) if top.is_rchfs() => {
+            Err(MountPointError::Mounted { dir: show(dir), pid: holder::server_of(&top.device) })
+        }
+        // Who may mount here but not read takes no lock: then two at once mount over one another.
+        Ok(_) => Ok(Claim { _lock: lock.and_then(Result::ok) }),
+        Err(source) => Err(MountPointError::Io { dir: show(dir), source }),
+    }
 }
 
 /// The absolute path without links, even if what is there is a dead mount.
