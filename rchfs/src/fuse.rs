@@ -141,8 +141,7 @@ impl Filesystem for FuseFs {
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_POSIX_ACL
-            | InitFlags::FUSE_DONT_MASK
-            | InitFlags::FUSE_SETXATTR_EXT;
+            | InitFlags::FUSE_DONT_MASK;
         if !self.uncached {
             wanted |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
         }
