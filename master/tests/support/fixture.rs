@@ -8,8 +8,8 @@ use master::{Master, MasterConfig, MasterError};
 use parking_lot::Mutex;
 use pool::addr::{PageId, PageRun, PageSize, RackId};
 use pool::proto::meta::{
-    Attr, Caller, DirEntry, Extent, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode, SetAttr,
-    Time,
+    Attr, Caller, DirEntry, Extent, Ino, Kind, MetaError, MetaReply, MetaRequest, NewNode, RenameMode,
+    SetAttr, Time,
 };
 use pool::proto::page::{PageError, PageReply, PageRequest, PageStat, Reconciled};
 use pool::proto::{NodeId, Reply, Request};
@@ -317,6 +317,27 @@ pub fn ask(master: &Master, request: MetaRequest) -> Result<MetaReply> {
         Reply::Meta(reply) => reply,
         other => panic!("{other:?}"),
     }
+}
+
+/// A line for everything there is that the root leads to: attributes, names, attributes by name, pages.
+pub fn dump(master: &Master) -> Vec<String> {
+    let mut lines = vec![format!("{:?}", ask(master, MetaRequest::GetAttr { ino: Ino::ROOT }))];
+    let mut todo = vec![Ino::ROOT];
+    while let Some(dir) = todo.pop() {
+        let all = MetaRequest::ReadDir { ino: dir, after: 2, limit: u32::MAX, plus: true };
+        let Ok(MetaReply::Entries(entries)) = ask(master, all) else { panic!("{dir:?} cannot be listed") };
+        for entry in entries {
+            let ino = entry.ino;
+            todo.extend(Some(ino).filter(|_| entry.kind == Kind::Dir));
+            let more = [
+                ask(master, MetaRequest::ListXattr { ino }),
+                ask(master, MetaRequest::ReadLink { ino }),
+                ask(master, MetaRequest::Map { ino, from: 0, limit: u32::MAX }),
+            ];
+            lines.push(format!("{dir:?} {entry:?} {more:?}"));
+        }
+    }
+    lines
 }
 
 pub fn run(first: u64, count: u32) -> PageRun {
