@@ -10,7 +10,7 @@ mod kernel;
 mod session;
 mod tune;
 
-pub use session::{MountConfig, Mounted, Unmounter, mount};
+pub use session::{MountConfig, Mounted, serve};
 
 use crate::fs::errno::errno;
 use crate::fs::io::WriteFlags as FsWrite;

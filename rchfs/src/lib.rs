@@ -13,5 +13,8 @@
 //!
 //! `SEMANTICS.md` beside this crate says what programs may rely on.
 
+pub mod cli;
+pub mod embed;
 pub mod fs;
 pub mod fuse;
+pub mod run;

@@ -1,10 +1,11 @@
-//! Mounting, serving and unmounting.
+//! Serving a mount, from the first handshake until it is gone.
 
 use super::kernel::{self, Notify};
 use super::{FuseFs, tune};
 use crate::fs::Fs;
-use fuser::{Config, KernelConfig, MountOption, Session, SessionACL, SessionUnmounter};
+use fuser::{Config, KernelConfig, Session, SessionACL};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,14 +15,9 @@ const MAX_REQUEST: u32 = 1 << 20;
 /// Requests that the kernel may have outstanding on its own account (readahead, writeback).
 const MAX_BACKGROUND: u16 = 64;
 
-/// How to mount.
+/// How to serve.
 #[derive(Clone, Debug, Default)]
 pub struct MountConfig {
-    /// What mount(8) shows as the source.
-    pub source: String,
-    /// Mount options that the kernel understands, besides those that are always set (`subtype=rchfs`,
-    /// `default_permissions`).
-    pub options: Vec<MountOption>,
     /// Other users than the one who mounts may use it.
     pub allow_other: bool,
     /// Threads that answer requests.
@@ -39,47 +35,24 @@ pub struct Mounted {
     max_dirty: Option<u64>,
 }
 
-/// Ends a mount from another thread.
-pub struct Unmounter(SessionUnmounter);
-
-impl Unmounter {
-    /// Unmounts; [`Mounted::run`] returns soon after.
-    ///
-    /// # Errors
-    /// As umount(2), such as `EBUSY` while files are open.
-    pub fn unmount(&mut self) -> io::Result<()> {
-        self.0.unmount()
-    }
-}
-
-/// Mounts `fs` on `dir`. It answers once [`Mounted::run`] is called.
+/// Agrees with the kernel on how `fs` is served through `connection`, which is mounted on `dir`. It
+/// answers once [`Mounted::run`] is called. Who mounted it also unmounts it; that ends the serving.
 ///
 /// # Errors
-/// What mount(2), /dev/fuse or fusermount3 say.
-pub fn mount(fs: Fs, dir: &Path, config: &MountConfig) -> io::Result<Mounted> {
+/// What `/dev/fuse` says.
+pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> io::Result<Mounted> {
+    let acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut fuse = Config::default();
-    fuse.mount_options = config.options.clone();
-    fuse.mount_options.extend([
-        MountOption::FSName(config.source.clone()),
-        MountOption::Subtype("rchfs".into()),
-        MountOption::DefaultPermissions,
-    ]);
-    fuse.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     fuse.n_threads = Some(config.threads.max(1));
     let (notify, tasks) = Notify::new();
     let fs = Arc::new(fs);
     fs.set_kernel(Box::new(notify.clone()));
-    let session = Session::new(FuseFs { fs, notify, uncached: config.uncached }, dir, &fuse)?;
+    let session = Session::from_fd(FuseFs { fs, notify, uncached: config.uncached }, connection, acl, fuse)?;
     kernel::serve(tasks, session.notifier())?;
     Ok(Mounted { session, dir: dir.to_path_buf(), max_dirty: config.max_dirty })
 }
 
 impl Mounted {
-    /// What ends the mount.
-    pub fn unmounter(&mut self) -> Unmounter {
-        Unmounter(self.session.unmount_callable())
-    }
-
     /// Answers requests until it is unmounted.
     ///
     /// # Errors
