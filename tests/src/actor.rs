@@ -49,7 +49,7 @@ impl Actor {
     pub fn end(&mut self) -> Result<String, i32> {
         let mut line = String::new();
         self.replies.read_line(&mut line).expect("the actor answers");
-        match line.trim_end().split_once(' ') {
+        match line.trim_end_matches('\n').split_once(' ') {
             Some(("err", number)) => Err(number.parse().expect("a number")),
             Some(("ok", rest)) => Ok(rest.to_owned()),
             _ => panic!("the actor said {line:?}"),

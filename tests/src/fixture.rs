@@ -139,7 +139,8 @@ pub fn skipped(why: &str) {
     println!("skipped: {test}: {why}");
     if let Some(path) = std::env::var_os("RCHFS_E2E_SKIPPED") {
         use std::io::Write;
-        let mut file = File::options().append(true).create(true).open(path).expect("the list of skipped tests");
+        let mut file =
+            File::options().append(true).create(true).open(path).expect("the list of skipped tests");
         writeln!(file, "{test}: {why}").expect("the list of skipped tests");
     }
 }
