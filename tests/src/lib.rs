@@ -17,6 +17,7 @@ pub mod map;
 pub mod mount;
 pub mod rng;
 pub mod run;
+pub mod tree;
 pub mod user;
 
 pub use actor::Actor;
