@@ -7,6 +7,7 @@ use crate::namespace::edit::Edit;
 use crate::namespace::{Limits, Namespace, check, ops};
 use crate::reclaim::Reclaimer;
 use crate::recovery::{self, Recovery};
+use crate::store::sled::{Identity, SledStore, Tuning};
 use crate::store::{Store, StoreError, Volatile};
 use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 use pool::proto::meta::{MetaError, MetaReply, MetaRequest};
@@ -31,10 +32,12 @@ impl Master {
     /// # Errors
     /// The store cannot be opened or does not fit `config`, or the daemon does not answer.
     pub fn open(config: MasterConfig, transport: Arc<dyn Transport>) -> Result<Self, MasterError> {
-        if let Some(dir) = &config.store {
-            return Err(StoreError::Stopped(format!("{} cannot be opened", dir.display())).into());
-        }
-        Self::open_with(&config, transport, Box::new(Volatile), Arc::new(SystemClock))
+        let identity = Identity { pool: config.pool_id, page_size: config.page_size };
+        let store: Box<dyn Store> = match &config.store {
+            None => Box::new(Volatile),
+            Some(dir) => Box::new(SledStore::open(dir, identity, Tuning::default())?),
+        };
+        Self::open_with(&config, transport, store, Arc::new(SystemClock))
     }
 
     /// As [`open`](Self::open), with this store and this clock.

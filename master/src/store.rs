@@ -2,11 +2,18 @@
 //!
 //! A store knows records, not what they mean.
 
+mod codec;
+mod frame;
+mod journal;
+mod lock;
+pub mod sled;
 mod volatile;
 
 pub use volatile::Volatile;
 
 use crate::change::Change;
+use std::io::ErrorKind;
+use std::path::Path;
 use thiserror::Error;
 
 /// Keeps the records of a namespace.
@@ -76,4 +83,14 @@ pub enum StoreError {
     /// It was closed, or failed in a way after which it cannot be trusted.
     #[error("the store takes no more changes: {0}")]
     Stopped(String),
+}
+
+/// A failure of the operating system, told apart from a full disk.
+fn full_or_os(path: &Path, doing: &str, why: std::io::Error) -> StoreError {
+    match why.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            StoreError::NoSpace { place: path.display().to_string() }
+        }
+        _ => StoreError::Os { what: format!("{doing} {}", path.display()), source: why },
+    }
 }

@@ -8,15 +8,16 @@ use master::{Master, MasterConfig, MasterError};
 use parking_lot::Mutex;
 use pool::addr::{PageId, PageRun, PageSize, RackId};
 use pool::proto::meta::{
-    Attr, Caller, DirEntry, Extent, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode, SetAttr,
-    Time,
+    Attr, Caller, DirEntry, Extent, Ino, Kind, MetaError, MetaReply, MetaRequest, NewNode, RenameMode,
+    SetAttr, Time,
 };
 use pool::proto::page::{PageError, PageReply, PageRequest, PageStat, Reconciled};
 use pool::proto::{NodeId, Reply, Request};
+use pool::transport::fault::{Fate, Faulty};
 use pool::transport::{Handler, Local, Transport};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 pub const HOME: NodeId = NodeId::Daemon(RackId(0));
 pub const ROOT: Caller = Caller { uid: 0, gid: 0 };
@@ -49,6 +50,14 @@ impl FakeDaemon {
     /// Loses a page, as a damaged region would.
     pub fn lose(&self, page: PageId) {
         self.state.lock().live.remove(&page.raw());
+    }
+
+    /// The mount gives back pages that no file took.
+    pub fn take_back(&self, runs: &[PageRun]) {
+        let mut state = self.state.lock();
+        for page in runs.iter().flat_map(|run| run.iter()) {
+            assert!(state.live.remove(&page.raw()), "{page} was freed though its commit was refused");
+        }
     }
 
     pub fn live(&self) -> BTreeSet<u64> {
@@ -140,6 +149,21 @@ impl World {
         Self { daemon, transport: Arc::new(local), clock: Arc::default(), config, _handler: handler }
     }
 
+    /// One in which a third of the requests to free pages, and a third of the answers, are lost.
+    pub fn with_lossy_frees(seed: u64) -> Self {
+        let mut world = Self::new();
+        let count = AtomicU64::new(seed);
+        let rule = move |_: NodeId, request: &Request| match request {
+            Request::Page(PageRequest::Free { .. }) => {
+                let n = count.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+                [Fate::Deliver, Fate::DropRequest, Fate::DropReply][n as usize % 3]
+            }
+            _ => Fate::Deliver,
+        };
+        world.transport = Arc::new(Faulty::new(world.transport, rule));
+        world
+    }
+
     pub fn open_on(&self, store: Box<dyn Store>) -> Result<Master, MasterError> {
         Master::open_with(&self.config, self.transport.clone(), store, self.clock.clone())
     }
@@ -168,10 +192,7 @@ impl Fixture {
     }
 
     pub fn ask(&self, request: MetaRequest) -> Result<MetaReply> {
-        match self.master.handle(Request::Meta(request)) {
-            Reply::Meta(reply) => reply,
-            other => panic!("{other:?}"),
-        }
+        ask(&self.master, request)
     }
 
     /// Asks something that is answered by attributes.
@@ -289,6 +310,34 @@ impl Fixture {
         assert_eq!(self.master.check(), Vec::<String>::new());
         assert_eq!(self.world.daemon.freed_twice(), Vec::<u64>::new());
     }
+}
+
+pub fn ask(master: &Master, request: MetaRequest) -> Result<MetaReply> {
+    match master.handle(Request::Meta(request)) {
+        Reply::Meta(reply) => reply,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A line for everything there is that the root leads to: attributes, names, attributes by name, pages.
+pub fn dump(master: &Master) -> Vec<String> {
+    let mut lines = vec![format!("{:?}", ask(master, MetaRequest::GetAttr { ino: Ino::ROOT }))];
+    let mut todo = vec![Ino::ROOT];
+    while let Some(dir) = todo.pop() {
+        let all = MetaRequest::ReadDir { ino: dir, after: 2, limit: u32::MAX, plus: true };
+        let Ok(MetaReply::Entries(entries)) = ask(master, all) else { panic!("{dir:?} cannot be listed") };
+        for entry in entries {
+            let ino = entry.ino;
+            todo.extend(Some(ino).filter(|_| entry.kind == Kind::Dir));
+            let more = [
+                ask(master, MetaRequest::ListXattr { ino }),
+                ask(master, MetaRequest::ReadLink { ino }),
+                ask(master, MetaRequest::Map { ino, from: 0, limit: u32::MAX }),
+            ];
+            lines.push(format!("{dir:?} {entry:?} {more:?}"));
+        }
+    }
+    lines
 }
 
 pub fn run(first: u64, count: u32) -> PageRun {
