@@ -231,7 +231,7 @@ impl Serving {
 /// Mounts the pool's file system; also returns the device of the mount.
 fn make(settings: &Settings, pool: &Embedded) -> Result<(Mounted, String), RunError> {
     let dir = &settings.dir;
-    let file_system = pool.file_system(settings)?;
+    let file_system = pool.file_system(settings.cache, settings.flags.noatime)?;
     let _claim = mountpoint::claim(dir)?;
     let connection = attach::attach(&settings.source, dir, &settings.flags)?;
     let top = table::top(dir).ok().flatten();
