@@ -80,6 +80,7 @@ pub(crate) fn recover(region: &Region, found: Found) -> (FrameState, Opened) {
         next_id,
         id_limit: next_id,
         frames_used,
+        freed: found == Found::Region,
         closed: false,
     };
     let opened = match found {

@@ -262,6 +262,15 @@ impl SharedWord for Word<'_> {
         self.cas(old, new) == old
     }
 
+    /// An exchange, not a store and a fence: on x86-64 `mfence` also holds up the loads of later accesses
+    /// until all before are done, so that a thread has but one cache miss under way at a time (a read
+    /// of 64 bytes then costs ten times as much). An exchange orders just as much here: it, the load in
+    /// [`check`](crate::cxl::protocol::check) and the daemon's fence are all sequentially consistent.
+    #[inline]
+    fn store_first(&self, value: u64) {
+        self.atomic().swap(value, Ordering::SeqCst);
+    }
+
     #[inline]
     fn fence() {
         std::sync::atomic::fence(Ordering::SeqCst);
