@@ -79,7 +79,7 @@ impl Span {
         self.frame..self.frame + self.count
     }
 
-    fn pages(&self) -> impl Iterator<Item = (PageId, FrameNo)> + use<> {
+    fn pages(&self) -> impl DoubleEndedIterator<Item = (PageId, FrameNo)> + use<> {
         let Self { page, frame, count } = *self;
         (0..count).filter_map(move |i| Some((PageId::new(page + i)?, FrameNo((frame + i) as u32))))
     }
@@ -207,7 +207,7 @@ impl FrameTable {
                 continue;
             }
             spans.extend(open.take());
-            open = index.lookup(page).filter(|frame| mark(page, *frame)).map(|frame| Span {
+            open = index.lookup(page).ok().flatten().filter(|frame| mark(page, *frame)).map(|frame| Span {
                 page: page.raw(),
                 frame: frame.0 as u64,
                 count: 1,
@@ -254,7 +254,7 @@ impl FrameTable {
     fn release(&self, spans: &[Span]) -> u64 {
         let (descriptors, index) = (Frames::new(&self.region), Index::new(&self.region));
         let mut state = self.state.lock();
-        for (page, frame) in spans.iter().flat_map(Span::pages) {
+        for (page, frame) in spans.iter().flat_map(|span| span.pages().rev()) {
             index.remove(page, frame);
             if let Some(word) = descriptors.word(frame) {
                 protocol::release(&word, 0);
@@ -306,7 +306,7 @@ impl FrameTable {
         let found: Intervals = runs
             .iter()
             .flat_map(|run| run.iter())
-            .filter_map(|page| index.lookup(page))
+            .filter_map(|page| index.lookup(page).ok().flatten())
             .map(|frame| frame.0 as u64..frame.0 as u64 + 1)
             .collect();
         let data = |frame: u64| g.frames_at + frame * g.page_size.bytes();

@@ -192,7 +192,7 @@ impl Region {
         }
     }
 
-    /// Sets the page index to empty. Only for a daemon that knows no client to be at work.
+    /// Sets the page index to empty; while it is unsettled.
     pub fn clear_index(&self) {
         let g = self.geometry();
         self.clear(g.index_at..g.index_at + (g.index_entries * layout::ENTRY_LEN));
