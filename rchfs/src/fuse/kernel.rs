@@ -3,10 +3,12 @@
 //! A notification about an inode waits for requests about that inode, so it must never be sent by a
 //! thread that answers requests: one thread does nothing else.
 
+use super::by_handle;
 use crate::fs::Kernel;
 use fuser::{INodeNo, Notifier};
-use pool::proto::meta::Ino;
+use pool::proto::meta::{Ino, Time};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -14,6 +16,8 @@ use std::thread;
 enum Task {
     /// Its attributes of the inode are out of date.
     ForgetAttributes(Ino),
+    /// The modification time of the inode is this.
+    SetMtime(Ino, Time),
     /// Write back, and drop, what it holds of the inode; then go on.
     WriteBack(Ino, Box<dyn FnOnce() + Send>),
 }
@@ -46,17 +50,22 @@ impl Kernel for Notify {
     fn forget_attributes(&self, ino: Ino) {
         self.send(Task::ForgetAttributes(ino));
     }
+
+    fn set_mtime(&self, ino: Ino, time: Time) {
+        self.send(Task::SetMtime(ino, time));
+    }
 }
 
 /// Tasks that wait to be carried out.
 pub struct Tasks(Receiver<Task>);
 
-/// Starts the thread that carries out `tasks` until every [`Notify`] is gone.
-pub fn serve(tasks: Tasks, kernel: Notifier) -> io::Result<()> {
+/// Starts the thread that carries out `tasks` for the mount on `dir` until every [`Notify`] is gone.
+pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf) -> io::Result<()> {
     let run = move || {
         for task in tasks.0 {
             match task {
                 Task::ForgetAttributes(ino) => invalidate(&kernel, ino, -1),
+                Task::SetMtime(ino, time) => set_mtime(&dir, ino, time),
                 Task::WriteBack(ino, then) => {
                     invalidate(&kernel, ino, 0);
                     then();
@@ -65,6 +74,14 @@ pub fn serve(tasks: Tasks, kernel: Notifier) -> io::Result<()> {
         }
     };
     thread::Builder::new().name("kernel".into()).spawn(run).map(drop)
+}
+
+fn set_mtime(dir: &Path, ino: Ino, time: Time) {
+    match by_handle::set_mtime(dir, ino, time) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::ESTALE) => {}
+        Err(e) => log::debug!("the kernel keeps an old modification time of inode {}: {e}", ino.0),
+    }
 }
 
 /// Drops what the kernel caches of `ino`: attributes, and from `offset` on data if that is not negative.

@@ -48,7 +48,7 @@ pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> i
     let fs = Arc::new(fs);
     fs.set_kernel(Box::new(notify.clone()));
     let session = Session::from_fd(FuseFs { fs, notify, uncached: config.uncached }, connection, acl, fuse)?;
-    kernel::serve(tasks, session.notifier())?;
+    kernel::serve(tasks, session.notifier(), dir.to_path_buf())?;
     Ok(Mounted { session, dir: dir.to_path_buf(), max_dirty: config.max_dirty })
 }
 
