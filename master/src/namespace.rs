@@ -1,0 +1,165 @@
+//! All inodes, and how a change is applied to them.
+//!
+//! Invariants (checked in full by [`check`]): every entry names an inode; every inode with links is
+//! reached from the root; `nlink` counts the names of a file, and two and the subdirectories of a
+//! directory; the parent of a directory is the directory that has an entry for it; inode numbers are
+//! below `next_ino`, which never decreases; a page of the pool is in one place of one file.
+//!
+//! Nothing here knows of locks, stores, messages or what the time is.
+
+mod acl;
+pub(crate) mod check;
+pub(crate) mod dir;
+pub(crate) mod edit;
+pub(crate) mod extents;
+pub(crate) mod inode;
+mod name;
+pub(crate) mod ops;
+mod xattr;
+
+use crate::change::{Change, Meta};
+use dir::{Dir, Entry};
+use hashbrown::HashMap;
+use inode::{Body, Inode};
+use pool::addr::PageSize;
+use pool::proto::meta::{Attr, Ino, MetaError};
+
+/// What holds for all of a namespace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Size of a page.
+    pub page_size: PageSize,
+    /// The most inodes there may be.
+    pub max_inodes: u64,
+}
+
+/// The file system's inodes.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    inodes: HashMap<Ino, Box<Inode>>,
+    limits: Limits,
+    /// The next inode number to give out.
+    next_ino: u64,
+    /// Inode numbers below this may be given out without telling the store.
+    ino_mark: u64,
+}
+
+impl Namespace {
+    /// Nothing, not even a root.
+    pub(crate) fn empty(limits: Limits) -> Self {
+        let first = Ino::ROOT.0 + 1;
+        Self { inodes: HashMap::new(), limits, next_ino: first, ino_mark: first }
+    }
+
+    /// What holds for all of it.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How many inodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// The inode with this number.
+    pub(crate) fn get(&self, ino: Ino) -> Option<&Inode> {
+        self.inodes.get(&ino).map(|inode| &**inode)
+    }
+
+    /// The inode with this number.
+    ///
+    /// # Errors
+    /// `Stale`
+    pub(crate) fn inode(&self, ino: Ino) -> Result<&Inode, MetaError> {
+        self.get(ino).ok_or(MetaError::Stale(ino))
+    }
+
+    /// The directory with this number.
+    ///
+    /// # Errors
+    /// `Stale`, `NotDir`
+    pub(crate) fn dir(&self, ino: Ino) -> Result<&Dir, MetaError> {
+        self.inode(ino)?.dir().ok_or(MetaError::NotDir)
+    }
+
+    /// All inodes, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ino, &Inode)> {
+        self.inodes.iter().map(|(&ino, inode)| (ino, &**inode))
+    }
+
+    /// Attributes as stat(2) shows them.
+    ///
+    /// # Errors
+    /// `Stale`
+    pub(crate) fn attr(&self, ino: Ino) -> Result<Attr, MetaError> {
+        let inode = self.inode(ino)?;
+        Ok(inode.attr_with(ino, &inode.meta, self.limits.page_size))
+    }
+
+    /// Applies a change. What a change refers to must be there, as it is if the change was planned on
+    /// this namespace; a change of something that is not there does nothing.
+    pub(crate) fn apply(&mut self, change: Change) {
+        match change {
+            Change::InoMark(mark) => self.ino_mark = self.ino_mark.max(mark),
+            Change::PutInode(ino, meta) => self.put_inode(ino, meta),
+            Change::DelInode(ino) => {
+                self.inodes.remove(&ino);
+            }
+            Change::PutTarget(ino, target) => self.with(ino, |inode| inode.body = Body::Symlink(target)),
+            Change::DelTarget(_) => {}
+            Change::PutXattr(ino, name, value) => self.with(ino, |inode| {
+                inode.xattrs.get_or_insert_default().insert(name, value);
+            }),
+            Change::DelXattr(ino, name) => self.with(ino, |inode| {
+                if let Some(list) = &mut inode.xattrs {
+                    list.remove(&name);
+                }
+                inode.xattrs.take_if(|list| list.is_empty());
+            }),
+            Change::PutExtent(ino, extent) => self.with_map(ino, |map| map.put(extent)),
+            Change::DelExtent(ino, at) => self.with_map(ino, |map| map.remove(at)),
+            Change::PutEntry { parent, cookie, ino, name } => {
+                self.with_dir(parent, |dir| dir.put(cookie, Entry { ino, name }));
+                self.with_dir(ino, |dir| dir.parent = parent);
+            }
+            Change::DelEntry { parent, cookie } => self.with_dir(parent, |dir| {
+                dir.remove(cookie);
+            }),
+        }
+    }
+
+    /// After loading: no number that the marks allow was given out since.
+    pub(crate) fn start_at_mark(&mut self) {
+        self.next_ino = self.next_ino.max(self.ino_mark);
+    }
+
+    fn put_inode(&mut self, ino: Ino, meta: Meta) {
+        self.next_ino = self.next_ino.max(ino.0.saturating_add(1));
+        self.inodes
+            .entry(ino)
+            .and_modify(|inode| inode.meta = meta)
+            .or_insert_with(|| Box::new(Inode::new(ino, meta)));
+    }
+
+    fn with(&mut self, ino: Ino, change: impl FnOnce(&mut Inode)) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            change(inode);
+        }
+    }
+
+    fn with_map(&mut self, ino: Ino, change: impl FnOnce(&mut extents::Extents)) {
+        self.with(ino, |inode| {
+            if let Body::File(map) = &mut inode.body {
+                change(map);
+            }
+        });
+    }
+
+    fn with_dir(&mut self, ino: Ino, change: impl FnOnce(&mut Dir)) {
+        self.with(ino, |inode| {
+            if let Body::Dir(dir) = &mut inode.body {
+                change(dir);
+            }
+        });
+    }
+}

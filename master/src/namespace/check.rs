@@ -1,0 +1,131 @@
+//! Is a namespace what it should be, and if not, how it becomes so again.
+//!
+//! A store whose batches are atomic never holds anything else; this is for stores that were damaged and
+//! for mistakes in the operations. What is found is said, whatever can be kept is kept: inodes that
+//! nothing leads to are put into `/lost+found`.
+
+mod load;
+mod mend;
+
+pub(crate) use load::{Loaded, Loader};
+pub(crate) use mend::mend;
+
+use super::Namespace;
+use hashbrown::{HashMap, HashSet};
+use pool::proto::meta::{Ino, Kind};
+
+/// What the entries of a namespace say about its inodes.
+#[derive(Debug, Default)]
+struct Census {
+    /// How many entries name an inode.
+    names: HashMap<Ino, u32>,
+    /// How many of a directory's entries are directories.
+    subdirs: HashMap<Ino, u32>,
+    /// Directories that the root leads to.
+    reached: HashSet<Ino>,
+}
+
+impl Census {
+    fn of(ns: &Namespace) -> Self {
+        let mut census = Self::default();
+        for (parent, inode) in ns.iter() {
+            for (_, entry) in inode.dir().into_iter().flat_map(|dir| dir.after(0)) {
+                *census.names.entry(entry.ino).or_default() += 1;
+                if ns.dir(entry.ino).is_ok() {
+                    *census.subdirs.entry(parent).or_default() += 1;
+                }
+            }
+        }
+        census.reach(ns, Ino::ROOT);
+        census
+    }
+
+    /// Adds `from` and all directories in it to those that are reached.
+    fn reach(&mut self, ns: &Namespace, from: Ino) {
+        let mut todo = vec![from];
+        while let Some(ino) = todo.pop() {
+            let Ok(dir) = ns.dir(ino) else { continue };
+            if self.reached.insert(ino) {
+                todo.extend(dir.after(0).map(|(_, entry)| entry.ino));
+            }
+        }
+    }
+
+    fn names(&self, ino: Ino) -> u32 {
+        self.names.get(&ino).copied().unwrap_or(0)
+    }
+
+    /// The `nlink` that an inode should have.
+    fn nlink(&self, ino: Ino, kind: Kind) -> u32 {
+        match kind {
+            Kind::Dir if ino == Ino::ROOT || self.names(ino) > 0 => {
+                2 + self.subdirs.get(&ino).copied().unwrap_or(0)
+            }
+            _ => self.names(ino),
+        }
+    }
+}
+
+/// What is wrong with a namespace, a sentence each; nothing if every invariant holds. Inodes without a
+/// link are in order: they are open.
+pub(crate) fn problems(ns: &Namespace) -> Vec<String> {
+    let census = Census::of(ns);
+    let mut found = Vec::new();
+    for (ino, inode) in ns.iter() {
+        let (meta, wanted) = (&inode.meta, census.nlink(ino, inode.meta.kind));
+        if meta.nlink != wanted {
+            found.push(format!("inode {} has {} links and should have {wanted}", ino.0, meta.nlink));
+        }
+        if meta.kind == Kind::Dir && meta.nlink > 0 && !census.reached.contains(&ino) {
+            found.push(format!("nothing leads to directory {}", ino.0));
+        }
+        let pages: u64 = inode.extents().map_or(0, |map| map.iter().map(|e| u64::from(e.run.count)).sum());
+        if meta.pages != pages {
+            found.push(format!("file {} counts {} pages and has {pages}", ino.0, meta.pages));
+        }
+        for (_, entry) in inode.dir().into_iter().flat_map(|dir| dir.after(0)) {
+            match ns.get(entry.ino) {
+                None => found.push(format!("an entry of directory {} names no inode", ino.0)),
+                Some(child) if child.dir().is_some_and(|dir| dir.parent != ino) => {
+                    found.push(format!("directory {} does not know that it is in {}", entry.ino.0, ino.0));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    found.extend(shared_pages(ns));
+    found
+}
+
+/// Pages that are in more than one place.
+fn shared_pages(ns: &Namespace) -> Vec<String> {
+    let files = ns.iter().filter_map(|(ino, inode)| Some((ino, inode.extents()?)));
+    let mut runs: Vec<_> = files.flat_map(|(ino, map)| map.iter().map(move |e| (e.run, ino))).collect();
+    runs.sort_unstable_by_key(|(run, ino)| (run.first, *ino));
+    let shared = runs.windows(2).filter(|w| w[0].0.end() > w[1].0.first.raw());
+    shared.map(|w| format!("page {} belongs to inodes {} and {}", w[1].0.first, w[0].1.0, w[1].1.0)).collect()
+}
+
+/// A path from the root to each of these inodes, as far as there is one.
+pub(crate) fn paths(ns: &Namespace, inos: impl Iterator<Item = Ino>) -> HashMap<Ino, String> {
+    let wanted: HashSet<Ino> = inos.collect();
+    let mut above: HashMap<Ino, (Ino, &[u8])> = HashMap::new();
+    for (parent, inode) in ns.iter().filter(|_| !wanted.is_empty()) {
+        for (_, entry) in inode.dir().into_iter().flat_map(|dir| dir.after(0)) {
+            if wanted.contains(&entry.ino) || ns.dir(entry.ino).is_ok() {
+                above.insert(entry.ino, (parent, &entry.name));
+            }
+        }
+    }
+    wanted.iter().filter_map(|&ino| Some((ino, path(&above, ino)?))).collect()
+}
+
+fn path(above: &HashMap<Ino, (Ino, &[u8])>, mut ino: Ino) -> Option<String> {
+    let mut names = Vec::new();
+    while ino != Ino::ROOT {
+        let (parent, name) = above.get(&ino).filter(|_| names.len() <= above.len())?;
+        names.push(String::from_utf8_lossy(name));
+        ino = *parent;
+    }
+    Some(names.iter().rev().map(|name| format!("/{name}")).collect())
+}

@@ -1,0 +1,198 @@
+//! Makes a loaded namespace a tree: a root, no orphans, everything reached, every number right.
+
+use super::super::Namespace;
+use super::super::edit::Edit;
+use super::{Census, Loaded, shared_pages};
+use crate::change::{Change, Meta};
+use crate::store::StoreError;
+use pool::proto::meta::{Caller, Ino, Kind, Time};
+
+/// Where inodes go that nothing leads to.
+const LOST_FOUND: &[u8] = b"lost+found";
+
+/// What was done.
+#[derive(Debug, Default)]
+pub(crate) struct Mended {
+    /// Inodes without a link that were removed.
+    pub orphans: u64,
+    /// Everything else, a sentence each.
+    pub repairs: Vec<String>,
+}
+
+/// Mends `ns`, committing before each step. An empty namespace gets a root.
+///
+/// # Errors
+/// The store's refusal, or that the root is no directory.
+pub(crate) fn mend(
+    ns: &mut Namespace,
+    loaded: Loaded,
+    root: Caller,
+    now: Time,
+    commit: &mut dyn FnMut(&[Change]) -> Result<(), StoreError>,
+) -> Result<Mended, StoreError> {
+    let mut mended = Mended { orphans: 0, repairs: loaded.said };
+    match ns.get(Ino::ROOT).map(|inode| inode.meta.kind) {
+        Some(Kind::Dir) => {}
+        Some(_) => {
+            let what = "inode 1 is no directory; restore it from a backup".into();
+            return Err(StoreError::Corrupt { place: "the root".into(), what });
+        }
+        None => {
+            if ns.len() > 0 {
+                mended.repairs.push("the root directory was missing and was made again".into());
+            }
+            step(ns, vec![Change::PutInode(Ino::ROOT, new_dir(root, 0o755, now))], commit)?;
+        }
+    }
+    step(ns, loaded.dropped, commit)?;
+    let removed = orphans(ns, now);
+    mended.orphans = removed.iter().filter(|c| matches!(c, Change::DelInode(_))).count() as u64;
+    step(ns, removed, commit)?;
+    let attached = attach_lost(ns, root, now, &mut mended.repairs);
+    step(ns, attached, commit)?;
+    let corrected = correct(ns, &mut mended.repairs);
+    step(ns, corrected, commit)?;
+    mended.repairs.extend(shared_pages(ns).into_iter().map(|what| what + ", which was left as it is"));
+    Ok(mended)
+}
+
+fn step(
+    ns: &mut Namespace,
+    changes: Vec<Change>,
+    commit: &mut dyn FnMut(&[Change]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if !changes.is_empty() {
+        commit(&changes)?;
+    }
+    changes.into_iter().for_each(|change| ns.apply(change));
+    Ok(())
+}
+
+fn new_dir(owner: Caller, perm: u16, now: Time) -> Meta {
+    Meta {
+        kind: Kind::Dir,
+        perm,
+        nlink: 2,
+        uid: owner.uid,
+        gid: owner.gid,
+        rdev: 0,
+        size: 0,
+        pages: 0,
+        atime: now,
+        mtime: now,
+        ctime: now,
+        btime: now,
+    }
+}
+
+/// Removes what has no link and no entry. Whoever had it open is gone.
+fn orphans(ns: &Namespace, now: Time) -> Vec<Change> {
+    let census = Census::of(ns);
+    let mut e = Edit::new(ns, now);
+    let unlinked = ns.iter().filter(|(ino, inode)| inode.meta.nlink == 0 && census.names(*ino) == 0);
+    for (ino, inode) in unlinked {
+        if ino != Ino::ROOT && inode.dir().is_none_or(|dir| dir.is_empty()) {
+            e.remove(ino, inode);
+        }
+    }
+    e.finish().changes
+}
+
+/// Gives a name in `/lost+found` to everything that nothing leads to.
+fn attach_lost(ns: &Namespace, root: Caller, now: Time, said: &mut Vec<String>) -> Vec<Change> {
+    let mut census = Census::of(ns);
+    let mut lost: Vec<(Ino, Option<Change>)> = Vec::new();
+    let mut nameless: Vec<Ino> =
+        ns.iter().map(|(ino, _)| ino).filter(|ino| census.names(*ino) == 0).collect();
+    nameless.sort_unstable();
+    for ino in nameless.into_iter().filter(|ino| *ino != Ino::ROOT) {
+        census.reach(ns, ino);
+        lost.push((ino, None));
+    }
+    let mut dirs: Vec<Ino> = ns.iter().filter(|(_, i)| i.dir().is_some()).map(|(ino, _)| ino).collect();
+    dirs.sort_unstable();
+    for ino in dirs {
+        if !census.reached.contains(&ino) {
+            census.reach(ns, ino);
+            lost.push((ino, entry_of(ns, ino)));
+        }
+    }
+    if lost.is_empty() {
+        return Vec::new();
+    }
+    attach(ns, root, now, lost, said)
+}
+
+/// Removal of the entry that a directory has, in a ring of directories that hold each other.
+fn entry_of(ns: &Namespace, ino: Ino) -> Option<Change> {
+    let parent = ns.dir(ino).ok()?.parent;
+    let (cookie, _) = ns.dir(parent).ok()?.after(0).find(|(_, entry)| entry.ino == ino)?;
+    Some(Change::DelEntry { parent, cookie })
+}
+
+fn attach(
+    ns: &Namespace,
+    root: Caller,
+    now: Time,
+    lost: Vec<(Ino, Option<Change>)>,
+    said: &mut Vec<String>,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let (parent, mut cookie) = lost_found(ns, root, now, &mut changes);
+    for (ino, removal) in lost {
+        changes.extend(removal);
+        let name = free_name(ns, parent, &format!("#{}", ino.0));
+        said.push(format!(
+            "nothing led to inode {}; it is in the lost+found of the root now, as {name}",
+            ino.0
+        ));
+        changes.push(Change::PutEntry { parent, cookie, ino, name: name.into_bytes().into() });
+        cookie += 1;
+    }
+    changes
+}
+
+/// The directory `/lost+found`, made if it is missing, and a free cookie in it.
+fn lost_found(ns: &Namespace, root: Caller, now: Time, changes: &mut Vec<Change>) -> (Ino, u64) {
+    let top = ns.dir(Ino::ROOT).ok();
+    let there = top.and_then(|dir| dir.find(LOST_FOUND)).map(|(_, ino)| ino);
+    if let Some((ino, dir)) = there.and_then(|ino| Some((ino, ns.dir(ino).ok()?))) {
+        return (ino, dir.fresh_cookie());
+    }
+    let ino = Ino(ns.next_ino);
+    let name = free_name(ns, Ino::ROOT, "lost+found").into_bytes().into();
+    let cookie = top.map_or(0, |dir| dir.fresh_cookie());
+    changes.push(Change::InoMark(ino.0 + 1));
+    changes.push(Change::PutInode(ino, new_dir(root, 0o700, now)));
+    changes.push(Change::PutEntry { parent: Ino::ROOT, cookie, ino, name });
+    (ino, super::super::dir::Dir::new(ino).fresh_cookie())
+}
+
+/// `name`, or with a number added one that the directory does not have.
+fn free_name(ns: &Namespace, parent: Ino, name: &str) -> String {
+    let taken = |name: &str| ns.dir(parent).is_ok_and(|dir| dir.find(name.as_bytes()).is_some());
+    if !taken(name) {
+        return name.into();
+    }
+    (1..u64::MAX).map(|n| format!("{name}.{n}")).find(|name| !taken(name)).unwrap_or_default()
+}
+
+/// Sets the numbers that can be counted to what they are.
+fn correct(ns: &Namespace, said: &mut Vec<String>) -> Vec<Change> {
+    let census = Census::of(ns);
+    let mut changes = Vec::new();
+    for (ino, inode) in ns.iter() {
+        let nlink = census.nlink(ino, inode.meta.kind);
+        let pages = inode.extents().map_or(0, |map| map.iter().map(|e| u64::from(e.run.count)).sum());
+        let right = Meta { nlink, pages, ..inode.meta };
+        if right != inode.meta {
+            let was = inode.meta;
+            said.push(format!(
+                "inode {} had {} links and {} pages counted, and has {nlink} and {pages}",
+                ino.0, was.nlink, was.pages
+            ));
+            changes.push(Change::PutInode(ino, right));
+        }
+    }
+    changes
+}

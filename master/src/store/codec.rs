@@ -1,0 +1,165 @@
+//! Changes as keys and values.
+//!
+//! A key is one byte for the kind of record and big-endian numbers, so that the order of keys is the
+//! order in which a namespace can be loaded:
+//!
+//! | record | key | value |
+//! | --- | --- | --- |
+//! | mark of inode numbers | 1, 1 | number, 8 bytes |
+//! | attributes | 2, inode | `Meta` in postcard |
+//! | symlink target | 3, inode | target |
+//! | extended attribute | 4, inode, name | value |
+//! | run of pages | 5, inode, page of the file | first page 8 bytes, count 4 bytes |
+//! | entry | 6, directory, cookie | inode 8 bytes, name |
+//!
+//! Numbers in values are big-endian too. Keys that begin with 1 and another byte than 1 are the store's.
+
+use crate::change::Change;
+use pool::addr::{PageId, PageRun};
+use pool::proto::meta::{Extent, Ino};
+
+/// Records about the whole, and those of the store itself.
+pub(super) const WHOLE: u8 = 1;
+const MARK: u8 = 1;
+const INODE: u8 = 2;
+const TARGET: u8 = 3;
+const XATTR: u8 = 4;
+const EXTENT: u8 = 5;
+const ENTRY: u8 = 6;
+
+/// A key and its new value; `None` removes it.
+pub(super) type Record = (Vec<u8>, Option<Vec<u8>>);
+
+/// A change as a record. `None` if it cannot be written down, which happens to no change there is.
+pub(super) fn encode(change: &Change) -> Option<Record> {
+    Some(match change {
+        Change::InoMark(mark) => (vec![WHOLE, MARK], Some(mark.to_be_bytes().into())),
+        Change::PutInode(ino, meta) => (key(INODE, *ino, &[]), Some(postcard::to_allocvec(meta).ok()?)),
+        Change::DelInode(ino) => (key(INODE, *ino, &[]), None),
+        Change::PutTarget(ino, target) => (key(TARGET, *ino, &[]), Some(target.to_vec())),
+        Change::DelTarget(ino) => (key(TARGET, *ino, &[]), None),
+        Change::PutXattr(ino, name, value) => (key(XATTR, *ino, name), Some(value.to_vec())),
+        Change::DelXattr(ino, name) => (key(XATTR, *ino, name), None),
+        Change::PutExtent(ino, e) => (key(EXTENT, *ino, &e.at.to_be_bytes()), Some(run(e.run))),
+        Change::DelExtent(ino, at) => (key(EXTENT, *ino, &at.to_be_bytes()), None),
+        Change::PutEntry { parent, cookie, ino, name } => {
+            let value = [&ino.0.to_be_bytes()[..], name].concat();
+            (key(ENTRY, *parent, &cookie.to_be_bytes()), Some(value))
+        }
+        Change::DelEntry { parent, cookie } => (key(ENTRY, *parent, &cookie.to_be_bytes()), None),
+    })
+}
+
+/// The change that made a record; `None` if no change makes such a record.
+pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<Change> {
+    let (&kind, rest) = key.split_first()?;
+    if kind == WHOLE {
+        return if rest == [MARK] { Some(Change::InoMark(number(value)?)) } else { None };
+    }
+    let (ino, rest) = rest.split_first_chunk()?;
+    let ino = Ino(u64::from_be_bytes(*ino));
+    match kind {
+        INODE if rest.is_empty() => match postcard::take_from_bytes(value).ok()? {
+            (meta, []) => Some(Change::PutInode(ino, meta)),
+            _ => None,
+        },
+        TARGET if rest.is_empty() => Some(Change::PutTarget(ino, value.into())),
+        XATTR => Some(Change::PutXattr(ino, rest.into(), value.into())),
+        EXTENT => {
+            let (first, count) = value.split_first_chunk()?;
+            let first = PageId::new(u64::from_be_bytes(*first))?;
+            let run = PageRun::new(first, u32::from_be_bytes(count.try_into().ok()?))?;
+            let at = number(rest)?;
+            at.checked_add(u64::from(run.count))?;
+            Some(Change::PutExtent(ino, Extent { at, run }))
+        }
+        ENTRY => {
+            let (child, name) = value.split_first_chunk()?;
+            let (cookie, child) = (number(rest)?, Ino(u64::from_be_bytes(*child)));
+            Some(Change::PutEntry { parent: ino, cookie, ino: child, name: name.into() })
+        }
+        _ => None,
+    }
+}
+
+fn key(kind: u8, ino: Ino, rest: &[u8]) -> Vec<u8> {
+    [&[kind][..], &ino.0.to_be_bytes(), rest].concat()
+}
+
+fn run(run: PageRun) -> Vec<u8> {
+    [&run.first.raw().to_be_bytes()[..], &run.count.to_be_bytes()].concat()
+}
+
+/// A number of exactly 8 bytes.
+pub(super) fn number(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Meta;
+    use pool::proto::meta::{Kind, Time};
+
+    fn meta() -> Meta {
+        Meta {
+            kind: Kind::File,
+            perm: 0o6755,
+            nlink: 3,
+            uid: u32::MAX - 1,
+            gid: 7,
+            rdev: 0,
+            size: u64::MAX >> 1,
+            pages: 9,
+            atime: Time { sec: i64::MIN, nsec: 999_999_999 },
+            mtime: Time { sec: -1, nsec: 1 },
+            ctime: Time { sec: i64::MAX, nsec: 0 },
+            btime: Time::default(),
+        }
+    }
+
+    fn puts() -> Vec<Change> {
+        let (ino, parent) = (Ino(0x0102_0304_0506_0708), Ino(1));
+        let run = PageRun::new(PageId::new(77).unwrap(), 5).unwrap();
+        vec![
+            Change::InoMark(1025),
+            Change::PutInode(ino, meta()),
+            Change::PutTarget(ino, b"a/b".as_slice().into()),
+            Change::PutXattr(ino, b"user.x".as_slice().into(), Box::default()),
+            Change::PutExtent(ino, Extent { at: 1 << 40, run }),
+            Change::PutEntry { parent, cookie: 3, ino, name: b"\xff\n".as_slice().into() },
+        ]
+    }
+
+    #[test]
+    fn a_record_says_what_the_change_said() {
+        for change in puts() {
+            let (key, value) = encode(&change).unwrap();
+            assert_eq!(decode(&key, &value.unwrap()), Some(change));
+        }
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_loading() {
+        let keys: Vec<_> = puts().iter().map(|change| encode(change).unwrap().0).collect();
+        assert!(keys.is_sorted());
+    }
+
+    #[test]
+    fn damaged_records_are_no_changes() {
+        for change in puts() {
+            let (key, value) = encode(&change).unwrap();
+            let value = value.unwrap();
+            for len in 0..key.len().min(9) {
+                assert_eq!(decode(&key[..len], &value), None, "{change:?} key of {len}");
+            }
+            if matches!(change, Change::InoMark(_) | Change::PutInode(..) | Change::PutExtent(..)) {
+                assert_eq!(decode(&key, &value[..value.len() - 1]), None, "{change:?}");
+                assert_eq!(decode(&key, &[&value[..], &[0]].concat()), None, "{change:?}");
+            }
+        }
+        let zero = Change::PutExtent(Ino(2), Extent { at: 0, run: PageRun::new(PageId::FIRST, 1).unwrap() });
+        let (key, _) = encode(&zero).unwrap();
+        assert_eq!(decode(&key, &[0; 12]), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! The journal: segments in a directory, each appended to by one write a batch.
+//!
+//! Invariants: segments are numbered without gaps; only the last is written to, and every earlier one is
+//! on the disk in whole (a segment is synced before its successor is used). A batch that could not be
+//! written leaves no trace.
+
+use super::codec::Record;
+use super::frame::{self, SegmentId};
+use super::{StoreError, full_or_os};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const PREFIX: &str = "journal.";
+
+/// A segment that can be appended to.
+#[derive(Debug)]
+pub(super) struct Segment {
+    path: PathBuf,
+    file: Arc<File>,
+    id: SegmentId,
+    len: u64,
+}
+
+/// What the journal held when it was opened.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Segments in order.
+    pub segments: Vec<(PathBuf, SegmentId, Vec<u8>)>,
+}
+
+impl Segment {
+    /// A new segment, on the disk with its name.
+    pub(super) fn create(dir: &Path, id: SegmentId) -> Result<Self, StoreError> {
+        let path = dir.join(format!("{PREFIX}{:016}", id.number));
+        let header = frame::segment_header(id);
+        let make = || {
+            let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+            // One that a failed attempt left behind.
+            file.set_len(0)?;
+            file.write_all(&header)?;
+            file.sync_data()?;
+            File::open(dir)?.sync_all()?;
+            Ok(file)
+        };
+        let file = Arc::new(make().map_err(|why| full_or_os(dir, "making a journal in", why))?);
+        Ok(Self { path, file, id, len: header.len() as u64 })
+    }
+
+    /// The id of the segment after this one.
+    pub(super) fn next_id(&self) -> SegmentId {
+        SegmentId { number: self.id.number + 1, ..self.id }
+    }
+
+    /// Bytes in it.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The open file, to sync it without holding anything.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends a batch.
+    ///
+    /// # Errors
+    /// `NoSpace` and `Os`: the segment is as before. `Stopped`: it could not be put back as before, and
+    /// must not be appended to any more.
+    pub(super) fn append(&mut self, seq: u64, records: &[Record]) -> Result<(), StoreError> {
+        let bytes = frame::frame(seq, records)
+            .ok_or_else(|| StoreError::Stopped("a batch is too long to be one".into()))?;
+        if let Err(why) = (&*self.file).write_all(&bytes) {
+            if let Err(worse) = self.file.set_len(self.len) {
+                return Err(StoreError::Stopped(format!("{} cannot be cut: {worse}", self.path.display())));
+            }
+            return Err(full_or_os(&self.path, "writing", why));
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// Reads all segments in `dir`, without looking into them.
+pub(super) fn read(dir: &Path, pool: u128) -> Result<Found, StoreError> {
+    let os = |why| full_or_os(dir, "reading", why);
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(os)? {
+        let path = entry.map_err(os)?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(number) = name.and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.parse().ok()) {
+            let bytes = std::fs::read(&path).map_err(|why| full_or_os(&path, "reading", why))?;
+            segments.push((path, SegmentId { pool, number }, bytes));
+        }
+    }
+    segments.sort_unstable_by_key(|(_, id, _)| id.number);
+    Ok(Found { segments })
+}
+
+impl Found {
+    /// All batches after `applied`, in order. An unfinished batch at the very end is left out, with a
+    /// line in the log; it was never answered.
+    ///
+    /// # Errors
+    /// `Corrupt` if anything else is wrong.
+    pub(super) fn frames(&self, applied: u64) -> Result<Vec<frame::Frame<'_>>, StoreError> {
+        let mut frames: Vec<frame::Frame> = Vec::new();
+        let mut last = applied;
+        for (i, (path, id, bytes)) in self.segments.iter().enumerate() {
+            let damaged = |what: String| damaged(path, what);
+            let found = frame::scan(bytes, *id).map_err(damaged)?;
+            for frame in found.frames.into_iter().filter(|frame| frame.seq > applied) {
+                if frame.seq != last + 1 {
+                    return Err(damaged(format!("changes {} to {} are missing", last + 1, frame.seq - 1)));
+                }
+                last = frame.seq;
+                frames.push(frame);
+            }
+            if found.torn > 0 {
+                if i + 1 < self.segments.len() {
+                    return Err(damaged("its end is missing, but there is a journal after it".into()));
+                }
+                let (torn, path) = (found.torn, path.display());
+                log::warn!("{path}: the last {torn} bytes are a change that was never finished; left out");
+            }
+        }
+        Ok(frames)
+    }
+
+    /// The number for the next segment.
+    pub(super) fn next_number(&self) -> u64 {
+        self.segments.last().map_or(1, |(_, id, _)| id.number + 1)
+    }
+}
+
+fn damaged(path: &Path, what: String) -> StoreError {
+    let advice = "nothing was changed; restore the directory from a backup, or move this file and all \
+                  later journals away to go on without the changes in them";
+    StoreError::Corrupt { place: path.display().to_string(), what: format!("{what}; {advice}") }
+}

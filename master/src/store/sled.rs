@@ -1,0 +1,233 @@
+//! The store on a disk: a journal that every batch is appended to before it is answered, and sled, to
+//! which a thread brings the batches in their own time. The only user of sled.
+//!
+//! sled alone buffers for a while or syncs at every batch; the journal costs one write a batch and has
+//! it survive the death of the process, and one sync when power must be able to go.
+//!
+//! In the directory: `lock` (see [`lock`](super::lock)), `journal.NUMBER` (see [`frame`]), `db` (sled).
+//! Invariants: sled has every batch up to the number it records as applied, durably; the journal has
+//! every one after that. A segment is removed only when sled has all of it. Applying a batch again is
+//! harmless as long as all later ones are applied again too, in order; they are.
+//!
+//! Locks, in order: `db`, then `state`. A commit takes `state` only. The applier holds `state` for
+//! moments, one of them a sync of what little the last sync left.
+
+mod applier;
+mod base;
+
+use super::codec::{self, Record};
+use super::frame::SegmentId;
+use super::journal::{self, Segment};
+use super::lock::DirLock;
+use super::{Store, StoreError, full_or_os};
+use crate::change::Change;
+use base::{Base, Target};
+use parking_lot::{Condvar, Mutex};
+use pool::addr::PageSize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What a store is for; it refuses to be opened for anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Identity of the pool.
+    pub pool: u128,
+    /// Size of its pages.
+    pub page_size: PageSize,
+}
+
+/// When the journal is brought to sled.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Bytes of journal after which it is.
+    pub segment: u64,
+    /// Time after the first batch after which it is, however little there is.
+    pub delay: Duration,
+    /// Bytes of journal at which commits wait for it.
+    pub backlog: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { segment: 16 << 20, delay: Duration::from_secs(5), backlog: 128 << 20 }
+    }
+}
+
+/// The store on a disk.
+pub struct SledStore {
+    shared: Arc<Shared>,
+    applier: Mutex<Option<JoinHandle<()>>>,
+    /// Dropped last.
+    _lock: DirLock,
+}
+
+struct Shared {
+    dir: PathBuf,
+    tuning: Tuning,
+    base: Mutex<Base>,
+    state: Mutex<State>,
+    /// There is something for the applier to do.
+    work: Condvar,
+    /// The applier has done something.
+    done: Condvar,
+}
+
+struct State {
+    segment: Segment,
+    /// Bytes of segments before it that sled does not have.
+    behind: u64,
+    /// Sequence number of the last batch.
+    seq: u64,
+    /// What sled must become, from batches that no applier has taken yet.
+    pending: Target,
+    /// When the first of them came.
+    since: Option<Instant>,
+    phase: Phase,
+    /// Why the applier's last attempt failed.
+    trouble: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Commits are refused; the applier finishes its work.
+    Closing,
+    /// Commits are refused; the applier stops at once.
+    Dropped,
+    /// Commits are refused, for this reason; the applier goes on.
+    Failed(String),
+}
+
+impl SledStore {
+    /// Opens the store in `dir`, which is made if it does not exist, and brings it up to date.
+    ///
+    /// # Errors
+    /// `InUse`, `Mismatch`, `Corrupt`, `NoSpace`, `Os`; nothing has been changed unless it says so.
+    pub fn open(dir: &Path, identity: Identity, tuning: Tuning) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|why| full_or_os(dir, "making", why))?;
+        let lock = DirLock::take(dir)?;
+        let found = journal::read(dir, identity.pool)?;
+        let base = Base::open(dir, identity, found.segments.is_empty())?;
+        let frames = found.frames(base.applied())?;
+        let seq = frames.last().map_or(base.applied(), |frame| frame.seq);
+        base.replay(&frames)?;
+        for (path, ..) in &found.segments {
+            std::fs::remove_file(path).map_err(|why| full_or_os(path, "removing", why))?;
+        }
+        let id = SegmentId { pool: identity.pool, number: found.next_number() };
+        let state = State {
+            segment: Segment::create(dir, id)?,
+            behind: 0,
+            seq,
+            pending: Target::new(),
+            since: None,
+            phase: Phase::Open,
+            trouble: None,
+        };
+        let shared = Arc::new(Shared {
+            dir: dir.into(),
+            tuning,
+            base: Mutex::new(base),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            done: Condvar::new(),
+        });
+        let applier = applier::start(&shared).map_err(|why| full_or_os(dir, "starting a thread for", why))?;
+        Ok(Self { shared, applier: Mutex::new(Some(applier)), _lock: lock })
+    }
+
+    fn stop(&self, phase: Phase) {
+        self.shared.state.lock().phase = phase;
+        self.shared.work.notify_all();
+        self.shared.done.notify_all();
+        if let Some(applier) = self.applier.lock().take() {
+            // A panic there has been logged by whoever panicked, and `trouble` says so.
+            let _ = applier.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Waits until the applier is not too far behind.
+    fn wait_for_room(&self, state: &mut parking_lot::MutexGuard<'_, State>) -> Result<(), StoreError> {
+        loop {
+            match &state.phase {
+                Phase::Open => {}
+                Phase::Closing | Phase::Dropped => return Err(StoreError::Stopped("it was closed".into())),
+                Phase::Failed(why) => return Err(StoreError::Stopped(why.clone())),
+            }
+            if state.behind + state.segment.len() < self.tuning.backlog {
+                return Ok(());
+            }
+            if let Some(why) = &state.trouble {
+                return Err(StoreError::Stopped(format!(
+                    "the journal cannot be brought to the database: {why}"
+                )));
+            }
+            self.work.notify_one();
+            self.done.wait(state);
+        }
+    }
+}
+
+impl Store for SledStore {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let records: Option<Vec<Record>> = changes.iter().map(codec::encode).collect();
+        let records = records.ok_or_else(|| StoreError::Stopped("a change cannot be written down".into()))?;
+        let mut state = self.shared.state.lock();
+        self.shared.wait_for_room(&mut state)?;
+        let seq = state.seq + 1;
+        match state.segment.append(seq, &records) {
+            Ok(()) => {}
+            Err(StoreError::Stopped(why)) => {
+                state.phase = Phase::Failed(why.clone());
+                return Err(StoreError::Stopped(why));
+            }
+            Err(why) => return Err(why),
+        }
+        state.seq = seq;
+        state.pending.extend(records);
+        if state.since.is_none() {
+            state.since = Some(Instant::now());
+            self.shared.work.notify_one();
+        } else if state.segment.len() >= self.shared.tuning.segment {
+            self.shared.work.notify_one();
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let (file, path) = {
+            let state = self.shared.state.lock();
+            if let Phase::Failed(why) = &state.phase {
+                return Err(StoreError::Stopped(why.clone()));
+            }
+            (state.segment.file(), state.segment.path().to_path_buf())
+        };
+        file.sync_data().map_err(|why| {
+            // What the kernel could not write it may have dropped, so a later sync would prove nothing.
+            self.shared.state.lock().phase = Phase::Failed(format!("syncing the journal failed: {why}"));
+            full_or_os(&path, "syncing", why)
+        })
+    }
+
+    fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError> {
+        self.shared.base.lock().load(visit)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.stop(Phase::Closing);
+        match self.shared.state.lock().trouble.take() {
+            None => Ok(()),
+            Some(why) => Err(StoreError::Stopped(format!("the journal stays for the next opening: {why}"))),
+        }
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        self.stop(Phase::Dropped);
+    }
+}

@@ -1,0 +1,199 @@
+//! The sled database itself: records by key, what it is for, and how far it has come.
+
+use super::{Identity, StoreError};
+use crate::change::Change;
+use crate::store::codec::{self, WHOLE};
+use crate::store::frame::{self, Frame};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Version of the records.
+const FORMAT: u32 = 1;
+const HEADER_KEY: [u8; 2] = [WHOLE, 0];
+const APPLIED_KEY: [u8; 2] = [WHOLE, 2];
+/// sled's cache, in bytes. It is read once and then only written.
+const CACHE: u64 = 32 << 20;
+
+/// What the database is for.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    pool: u128,
+    page_shift: u32,
+}
+
+/// The database.
+pub(super) struct Base {
+    path: PathBuf,
+    /// `None` after a failure, until it is opened again.
+    db: Option<sled::Db>,
+    applied: u64,
+}
+
+/// A new value for each key, or its removal.
+pub(super) type Target = HashMap<Vec<u8>, Option<Vec<u8>>>;
+
+impl Base {
+    /// Opens the database in `dir`. An empty one is made into one for `identity` if it `may_be_new`.
+    pub(super) fn open(dir: &Path, identity: Identity, may_be_new: bool) -> Result<Self, StoreError> {
+        let path = dir.join("db");
+        let mut base = Self { db: Some(open_sled(&path)?), path, applied: 0 };
+        let header = Header { format: FORMAT, pool: identity.pool, page_shift: identity.page_size.shift() };
+        match base.get(&HEADER_KEY)? {
+            Some(stored) => base.check(&stored, &header)?,
+            None if may_be_new && base.db()?.is_empty() => base.put_header(&header)?,
+            None => return Err(base.corrupt("it does not say which pool it is for")),
+        }
+        if let Some(applied) = base.get(&APPLIED_KEY)? {
+            base.applied = codec::number(&applied)
+                .ok_or_else(|| base.corrupt("the number of its last batch is none"))?;
+        }
+        Ok(base)
+    }
+
+    /// The number of the last batch it has.
+    pub(super) fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Brings it up to date with batches from the journal, durably.
+    pub(super) fn replay(&self, frames: &[Frame<'_>]) -> Result<(), StoreError> {
+        let Some(last) = frames.last() else { return Ok(()) };
+        for frame in frames {
+            for record in frame::records(frame.records) {
+                let (key, value) = record.ok_or_else(|| {
+                    self.corrupt(&format!("batch {} of its journal cannot be read", frame.seq))
+                })?;
+                self.put(key, value)?;
+            }
+        }
+        log::info!("{}: {} batches of the journal brought in", self.path.display(), frames.len());
+        self.seal(last.seq)
+    }
+
+    /// Brings it to this target and says that it has all batches up to `seq`, durably.
+    pub(super) fn apply(&mut self, target: &Target, seq: u64) -> Result<(), StoreError> {
+        if self.db.is_none() {
+            self.db = Some(open_sled(&self.path)?);
+        }
+        let mut ordered: Vec<_> = target.iter().collect();
+        ordered.sort_unstable();
+        let applied = ordered.iter().try_for_each(|(key, value)| self.put(key, value.as_deref()));
+        let sealed = applied.and_then(|()| self.seal(seq));
+        match sealed {
+            Ok(()) => self.applied = seq,
+            // After a failure sled answers nothing but that failure.
+            Err(_) => self.db = None,
+        }
+        sealed
+    }
+
+    /// Gives every record to `visit`, in the order of keys.
+    pub(super) fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError> {
+        for record in self.db()?.iter() {
+            let (key, value) = record.map_err(|why| self.failed(why))?;
+            if key[..] == HEADER_KEY || key[..] == APPLIED_KEY {
+                continue;
+            }
+            match codec::decode(&key, &value) {
+                Some(change) => visit(change),
+                None => return Err(self.corrupt(&format!("the record {} cannot be read", hex(&key)))),
+            }
+        }
+        Ok(())
+    }
+
+    /// First everything, then the number that says so: it must never be on the disk alone.
+    fn seal(&self, seq: u64) -> Result<(), StoreError> {
+        self.flush()?;
+        self.put(&APPLIED_KEY, Some(&seq.to_be_bytes()))?;
+        self.flush()
+    }
+
+    fn put_header(&self, header: &Header) -> Result<(), StoreError> {
+        let bytes = postcard::to_allocvec(header).map_err(|why| self.corrupt(&why.to_string()))?;
+        self.put(&HEADER_KEY, Some(&bytes))?;
+        self.flush()
+    }
+
+    fn check(&self, stored: &[u8], wanted: &Header) -> Result<(), StoreError> {
+        let stored: Header = postcard::from_bytes(stored)
+            .map_err(|_| self.corrupt("what it says about the pool it is for cannot be read"))?;
+        let place = self.path.parent().unwrap_or(&self.path).display();
+        let refuse = |what: String| Err(StoreError::Mismatch(what));
+        match () {
+            () if stored.format != wanted.format => refuse(format!(
+                "the state in {place} has format {}, and this program reads format {}: use the program \
+                 that made it, or another state directory",
+                stored.format, wanted.format
+            )),
+            () if stored.page_shift != wanted.page_shift => refuse(format!(
+                "the state in {place} is for pages of {} bytes, and the pool has pages of {}: give \
+                 page_size={} or another state directory",
+                1u64 << stored.page_shift.min(63),
+                1u64 << wanted.page_shift,
+                1u64 << stored.page_shift.min(63)
+            )),
+            () if stored.pool != wanted.pool => refuse(format!(
+                "the state in {place} is that of pool {:032x}, and this is pool {:032x}: give the memory \
+                 (cxl=) that it was made with, or another state directory",
+                stored.pool, wanted.pool
+            )),
+            () => Ok(()),
+        }
+    }
+
+    fn db(&self) -> Result<&sled::Db, StoreError> {
+        self.db.as_ref().ok_or_else(|| StoreError::Stopped("the database failed before".into()))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
+        self.db()?.get(key).map_err(|why| self.failed(why))
+    }
+
+    fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let put = match value {
+            Some(value) => db.insert(key, value),
+            None => db.remove(key),
+        };
+        put.map(drop).map_err(|why| self.failed(why))
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.db()?.flush().map(drop).map_err(|why| self.failed(why))
+    }
+
+    fn failed(&self, why: sled::Error) -> StoreError {
+        failed(&self.path, why)
+    }
+
+    fn corrupt(&self, what: &str) -> StoreError {
+        let what = format!("{what}; restore the directory from a backup, or use another state directory");
+        StoreError::Corrupt { place: self.path.display().to_string(), what }
+    }
+}
+
+fn open_sled(path: &Path) -> Result<sled::Db, StoreError> {
+    let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None);
+    config.open().map_err(|why| failed(path, why))
+}
+
+fn failed(path: &Path, why: sled::Error) -> StoreError {
+    match why {
+        sled::Error::Io(why) if matches!(why.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            StoreError::NoSpace { place: path.display().to_string() }
+        }
+        sled::Error::Io(source) => StoreError::Os { what: format!("using {}", path.display()), source },
+        why => {
+            let what = format!("{why}; restore the directory from a backup, or use another state directory");
+            StoreError::Corrupt { place: path.display().to_string(), what }
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
