@@ -274,16 +274,21 @@ mod tests {
         assert_eq!(set.split(37..37), []);
     }
 
+    /// One piece.
+    fn one(piece: Range<u64>) -> Option<Vec<Range<u64>>> {
+        Some(Vec::from([piece]))
+    }
+
     #[test]
     fn the_shortest_hole_that_fits_is_used_first() {
         let mut free = FreeFrames::default();
         for range in [0..3, 10..20, 30..35, 100..1000] {
             free.insert(range);
         }
-        assert_eq!(free.take(4), Some(vec![30..34]));
-        assert_eq!(free.take(1), Some(vec![34..35]));
-        assert_eq!(free.take(11), Some(vec![100..111]));
-        assert_eq!(free.take(3), Some(vec![0..3]));
+        assert_eq!(free.take(4), one(30..34));
+        assert_eq!(free.take(1), one(34..35));
+        assert_eq!(free.take(11), one(100..111));
+        assert_eq!(free.take(3), one(0..3));
     }
 
     #[test]
