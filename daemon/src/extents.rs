@@ -81,6 +81,9 @@ impl Intervals {
     /// The parts of `range` that are in the set (`true`) and that are not (`false`), in order.
     pub fn split(&self, range: Range<u64>) -> Vec<(Range<u64>, bool)> {
         let mut parts = Vec::new();
+        if range.is_empty() {
+            return parts;
+        }
         let mut at = range.start;
         let first = self.holding(at).map_or(at, |held| held.start);
         for (&start, &end) in self.by_start.range(first..range.end) {
@@ -179,5 +182,118 @@ impl FreeFrames {
     /// Intervals of at least `len` frames, the longest first.
     pub fn longest(&self, len: u64) -> impl Iterator<Item = Range<u64>> {
         self.by_len.range((len, 0)..).rev().map(|(len, start)| *start..*start + *len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const UNIVERSE: u64 = 64;
+
+    fn ranges() -> impl Strategy<Value = Vec<(bool, Range<u64>)>> {
+        let range = (0..UNIVERSE, 0..UNIVERSE).prop_map(|(a, b)| a.min(b)..a.max(b));
+        proptest::collection::vec((any::<bool>(), range), 0..40)
+    }
+
+    fn numbers(set: &Intervals) -> BTreeSet<u64> {
+        set.iter().flatten().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn intervals_are_a_set(steps in ranges(), probe in (0..UNIVERSE, 0..UNIVERSE)) {
+            let (mut set, mut model) = (Intervals::default(), BTreeSet::new());
+            for (add, range) in steps {
+                if add {
+                    set.insert(range.clone());
+                    model.extend(range);
+                } else {
+                    set.remove(range.clone());
+                    model.retain(|n| !range.contains(n));
+                }
+                prop_assert_eq!(numbers(&set), model.clone());
+                prop_assert_eq!(set.len(), model.len() as u64);
+            }
+            let intervals: Vec<_> = set.iter().collect();
+            prop_assert!(intervals.windows(2).all(|pair| pair[0].end < pair[1].start), "they do not touch");
+            let probe = probe.0.min(probe.1)..probe.0.max(probe.1);
+            prop_assert_eq!(set.overlaps(&probe), probe.clone().any(|n| model.contains(&n)));
+            prop_assert_eq!(set.holding(probe.start).is_some(), model.contains(&probe.start));
+            let parts = set.split(probe.clone());
+            let told: Vec<(u64, bool)> = parts.iter().flat_map(|(r, b)| r.clone().map(move |n| (n, *b))).collect();
+            let truth: Vec<(u64, bool)> = probe.map(|n| (n, model.contains(&n))).collect();
+            prop_assert_eq!(told, truth);
+            prop_assert!(parts.iter().all(|(part, _)| !part.is_empty()));
+        }
+
+        #[test]
+        fn frames_are_taken_once_and_exactly_as_many_as_asked_for(
+            counts in proptest::collection::vec((any::<bool>(), 1u64..20), 1..60),
+        ) {
+            let mut free = FreeFrames::default();
+            free.insert(0..UNIVERSE);
+            let mut model: BTreeSet<u64> = (0..UNIVERSE).collect();
+            let mut held: Vec<Range<u64>> = Vec::new();
+            for (take, count) in counts {
+                if take {
+                    let before = free.len();
+                    let longest = free.longest(1).next().map_or(0, |range| range.end - range.start);
+                    let Some(pieces) = free.take(count) else {
+                        prop_assert!(count > before && free.len() == before);
+                        continue;
+                    };
+                    prop_assert_eq!(pieces.iter().map(|p| p.end - p.start).sum::<u64>(), count);
+                    prop_assert!(longest < count || pieces.len() == 1, "in one piece if there is one");
+                    for frame in pieces.iter().cloned().flatten() {
+                        prop_assert!(model.remove(&frame), "{} was not free", frame);
+                    }
+                    held.extend(pieces);
+                } else if !held.is_empty() {
+                    let range = held.swap_remove(count as usize % held.len());
+                    model.extend(range.clone());
+                    free.insert(range);
+                }
+                prop_assert_eq!(numbers(&free.set), model.clone());
+                let by_len: u64 = free.by_len.iter().map(|(len, _)| len).sum();
+                prop_assert_eq!((free.len(), free.by_len.len()), (by_len, free.set.by_start.len()));
+            }
+            let probe = 3..9;
+            let whole = probe.clone().all(|frame| model.contains(&frame));
+            prop_assert_eq!(free.take_exact(probe.clone()), whole);
+            model.retain(|frame| !whole || !probe.contains(frame));
+            prop_assert_eq!(numbers(&free.set), model);
+        }
+    }
+
+    #[test]
+    fn an_empty_range_within_an_interval_has_no_parts() {
+        let mut set = Intervals::default();
+        set.insert(0..38);
+        assert_eq!(set.split(37..37), []);
+    }
+
+    #[test]
+    fn the_shortest_hole_that_fits_is_used_first() {
+        let mut free = FreeFrames::default();
+        for range in [0..3, 10..20, 30..35, 100..1000] {
+            free.insert(range);
+        }
+        assert_eq!(free.take(4), Some(vec![30..34]));
+        assert_eq!(free.take(1), Some(vec![34..35]));
+        assert_eq!(free.take(11), Some(vec![100..111]));
+        assert_eq!(free.take(3), Some(vec![0..3]));
+    }
+
+    #[test]
+    fn a_request_that_fits_nowhere_gets_the_longest_holes() {
+        let mut free = FreeFrames::default();
+        for range in [0..3, 10..20, 30..35] {
+            free.insert(range);
+        }
+        assert_eq!(free.take(14), Some(vec![10..20, 30..34]));
+        assert_eq!(free.take(5), None);
+        assert_eq!(free.len(), 4);
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct FrameState {
     pub id_limit: u64,
     /// As in the superblock.
     pub frames_used: u64,
+    /// Frames were freed whose memory may be worth giving back.
+    pub freed: bool,
     /// After the end: nothing is changed any more.
     pub closed: bool,
 }
@@ -60,6 +62,8 @@ pub(crate) struct FrameTable {
     state: Mutex<FrameState>,
     /// Frames that were being trimmed are back.
     trimmed: Condvar,
+    /// `freed` or `closed` was set.
+    woken: Condvar,
 }
 
 /// Pages with consecutive ids in consecutive frames.
@@ -75,7 +79,7 @@ impl Span {
         self.frame..self.frame + self.count
     }
 
-    fn pages(&self) -> impl Iterator<Item = (PageId, FrameNo)> + use<> {
+    fn pages(&self) -> impl DoubleEndedIterator<Item = (PageId, FrameNo)> + use<> {
         let Self { page, frame, count } = *self;
         (0..count).filter_map(move |i| Some((PageId::new(page + i)?, FrameNo((frame + i) as u32))))
     }
@@ -83,7 +87,7 @@ impl Span {
 
 impl FrameTable {
     pub fn new(region: Arc<Region>, state: FrameState) -> Self {
-        Self { region, state: Mutex::new(state), trimmed: Condvar::new() }
+        Self { region, state: Mutex::new(state), trimmed: Condvar::new(), woken: Condvar::new() }
     }
 
     pub fn region(&self) -> &Arc<Region> {
@@ -129,8 +133,9 @@ impl FrameTable {
         let next = first.checked_add(count).filter(|next| *next <= limit);
         let next = next.ok_or_else(|| PageError::Os("the pool has given out all its page ids".into()))?;
         if next > state.id_limit {
-            self.store_next_id(next.saturating_add(ID_BLOCK).min(limit))?;
-            state.id_limit = next.saturating_add(ID_BLOCK).min(limit);
+            let aside = next.saturating_add(ID_BLOCK).min(limit);
+            self.store_next_id(aside)?;
+            state.id_limit = aside;
         }
         state.next_id = next;
         Ok(first)
@@ -202,7 +207,7 @@ impl FrameTable {
                 continue;
             }
             spans.extend(open.take());
-            open = index.lookup(page).filter(|frame| mark(page, *frame)).map(|frame| Span {
+            open = index.lookup(page).ok().flatten().filter(|frame| mark(page, *frame)).map(|frame| Span {
                 page: page.raw(),
                 frame: frame.0 as u64,
                 count: 1,
@@ -249,7 +254,7 @@ impl FrameTable {
     fn release(&self, spans: &[Span]) -> u64 {
         let (descriptors, index) = (Frames::new(&self.region), Index::new(&self.region));
         let mut state = self.state.lock();
-        for (page, frame) in spans.iter().flat_map(Span::pages) {
+        for (page, frame) in spans.iter().flat_map(|span| span.pages().rev()) {
             index.remove(page, frame);
             if let Some(word) = descriptors.word(frame) {
                 protocol::release(&word, 0);
@@ -257,6 +262,9 @@ impl FrameTable {
         }
         for span in spans {
             state.free.insert(span.frames());
+        }
+        if !std::mem::replace(&mut state.freed, true) {
+            self.woken.notify_all();
         }
         spans.iter().map(|span| span.count).sum()
     }
@@ -270,7 +278,8 @@ impl FrameTable {
             // An owner may know of ids that the region has forgotten (it lost power): they stay used.
             let beyond = held.iter().last().map_or(0, |range| range.end);
             if beyond > state.next_id {
-                self.set_ids_aside_to(&mut state, beyond)?;
+                let count = beyond - state.next_id;
+                self.set_ids_aside(&mut state, count)?;
             }
             state.frames_used
         };
@@ -290,11 +299,6 @@ impl FrameTable {
         Ok(Reconciled { leaked: self.free(&leaked)?, missing })
     }
 
-    fn set_ids_aside_to(&self, state: &mut FrameState, next: u64) -> Result<(), PageError> {
-        let count = next - state.next_id;
-        self.set_ids_aside(state, count).map(|_| ())
-    }
-
     /// Makes pages survive loss of power: their contents, their descriptors, the superblock.
     pub fn sync(&self, runs: &[PageRun]) -> Result<(), PageError> {
         let g = self.region.geometry();
@@ -302,7 +306,7 @@ impl FrameTable {
         let found: Intervals = runs
             .iter()
             .flat_map(|run| run.iter())
-            .filter_map(|page| index.lookup(page))
+            .filter_map(|page| index.lookup(page).ok().flatten())
             .map(|frame| frame.0 as u64..frame.0 as u64 + 1)
             .collect();
         let data = |frame: u64| g.frames_at + frame * g.page_size.bytes();
@@ -321,6 +325,7 @@ impl FrameTable {
             return;
         }
         state.closed = true;
+        self.woken.notify_all();
         let stored = self.store_next_id(state.next_id);
         self.region.set_clean(stored.is_ok());
         if let Err(error) = stored.and_then(|()| self.region.sync(0..self.region.geometry().len).map_err(os))
@@ -338,6 +343,22 @@ impl FrameTable {
             self.trimmed.notify_all();
         }
         result
+    }
+}
+
+impl FrameTable {
+    /// Waits until frames have been freed. False after the end.
+    pub fn wait_for_freed(&self) -> bool {
+        let mut state = self.state.lock();
+        self.woken.wait_while(&mut state, |state| !state.freed && !state.closed);
+        !state.closed
+    }
+
+    /// Waits for `time`. False after the end.
+    pub fn pause(&self, time: Duration) -> bool {
+        let mut state = self.state.lock();
+        self.woken.wait_while_for(&mut state, |state| !state.closed, time);
+        !state.closed
     }
 }
 

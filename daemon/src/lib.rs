@@ -83,8 +83,8 @@ impl Daemon {
     /// Ends in order: refuses requests from now on, and writes the region out. Clients may go on to read
     /// and write the pages there are.
     pub fn shutdown(&self) {
-        self.trimmer.stop();
         self.frames.close();
+        self.trimmer.join();
     }
 
     fn page_request(&self, request: PageRequest) -> Result<PageReply, PageError> {

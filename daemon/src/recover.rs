@@ -1,6 +1,9 @@
 //! Finding out from a region's descriptors what a daemon must know: which frames are free, which pages
 //! there are.
 //!
+//! The page index is made anew, whatever was in it. Clients that live on while a daemon starts wait for
+//! that only if they look for a page that is not entered yet.
+//!
 //! Reads only as many descriptors as have ever been used. Descriptors that make no sense are reported,
 //! and their frames never given out; a page that was lost that way is missed by its owner
 //! (`PageRequest::Reconcile`), never replaced by another.
@@ -59,13 +62,17 @@ pub(crate) fn recover(region: &Region, found: Found) -> (FrameState, Opened) {
     let total = region.geometry().frames as u64;
     let clean = region.is_clean();
     region.set_clean(false);
-    if Slots::new(region).release_dead() == 0 && found == Found::Region {
-        region.clear_index();
-    }
+    Slots::new(region).release_dead();
     let frames_used = region.word(AT_FRAMES_USED).load(Ordering::Acquire).min(total);
     let next_id = region.word(AT_NEXT_ID).load(Ordering::Acquire).max(PageId::FIRST.raw());
     let mut free = FreeFrames::default();
+    let index = Index::new(region);
+    index.unsettle();
+    if found == Found::Region {
+        region.clear_index();
+    }
     let (pages, bad) = scan(region, frames_used, next_id, &mut free);
+    index.settle();
     free.insert(frames_used..total);
     let mut zero = Intervals::default();
     // A file on a disk that lost power may hold anything in frames that it does not know to be used.
@@ -80,6 +87,7 @@ pub(crate) fn recover(region: &Region, found: Found) -> (FrameState, Opened) {
         next_id,
         id_limit: next_id,
         frames_used,
+        freed: found == Found::Region,
         closed: false,
     };
     let opened = match found {
@@ -116,14 +124,10 @@ fn adopt(region: &Region, frame: FrameNo, next_id: u64) -> Result<(), BadWhy> {
     if page.raw() >= next_id {
         return Err(BadWhy::NeverGivenOut);
     }
-    let index = Index::new(region);
-    match index.lookup(page) {
-        Some(other) if other != frame => return Err(BadWhy::Twice),
-        Some(_) => {}
-        None => {
-            index.insert(page, frame);
-        }
+    if Index::new(region).contains(page) {
+        return Err(BadWhy::Twice);
     }
+    Index::new(region).insert(page, frame);
     // A crash came between the marking and the freeing of the page: it was not freed.
     if state == State::Freeing
         && let Some(word) = descriptors.word(frame)

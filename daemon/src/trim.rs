@@ -1,54 +1,46 @@
 //! Giving the memory of free frames back to the system, some time after they were freed.
 //!
-//! A thread looks once a second, while there is something to look at, for free frames that held pages:
-//! those that were free at two looks in a row, and make up at least [`CHUNK`], are given back. So
-//! memory that is soon used again is not given back and faulted in for nothing, and a free of many
-//! small runs costs nothing here. The frames are out of the free set meanwhile; an allocation that
-//! would fail without them waits.
+//! A thread, woken by a free, looks once a second for free frames that held pages: those that were free
+//! at two looks in a row, and make up at least [`CHUNK`], are given back. So memory that is soon used
+//! again is not given back and faulted in for nothing, and a free of many small runs costs nothing here.
+//! The frames are out of the free set meanwhile; an allocation that would fail without them waits.
+//!
+//! When there is nothing left to give back the thread sleeps until the next free.
 
 use crate::extents::Intervals;
 use crate::frames::{FrameState, FrameTable};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The least that is given back at once, and what the thread takes out of the free set at once.
+/// The least that is given back at once: memory in smaller pieces is not worth a system call.
 const CHUNK: u64 = pool::cxl::layout::HUGE;
+/// The most that is out of the free set at a time.
 const CHUNK_MAX: u64 = 16 * CHUNK;
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The thread that gives memory back.
 pub(crate) struct Trimmer {
-    control: Arc<Control>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Control {
-    stop: Mutex<bool>,
-    changed: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Trimmer {
     /// Starts the thread, if the region's memory can be given back.
     pub fn start(frames: &Arc<FrameTable>) -> io::Result<Self> {
-        let control = Arc::new(Control::default());
         let mut thread = None;
         if frames.region().kind().returns_memory() {
-            let (control, frames) = (Arc::clone(&control), Arc::downgrade(frames));
-            let run = move || control.run(&frames);
-            thread = Some(std::thread::Builder::new().name("pool-trim".into()).spawn(run)?);
+            let frames = Arc::clone(frames);
+            thread = Some(std::thread::Builder::new().name("pool-trim".into()).spawn(move || run(&frames))?);
         }
-        Ok(Self { control, thread: Mutex::new(thread) })
+        Ok(Self { thread: Mutex::new(thread) })
     }
 
-    /// Ends the thread.
-    pub fn stop(&self) {
-        *self.control.stop.lock() = true;
-        self.control.changed.notify_all();
+    /// Waits for the thread, which ends when the frames are closed.
+    pub fn join(&self) {
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
@@ -57,35 +49,22 @@ impl Trimmer {
     }
 }
 
-impl Control {
-    fn run(&self, frames: &Weak<FrameTable>) {
-        let mut before = Intervals::default();
-        while !self.stopped_after(PERIOD) {
-            let Some(frames) = frames.upgrade() else { return };
-            let now = frames.with_state(|state| candidates(state, frames_per_chunk(&frames)));
-            for range in before.iter().flat_map(|range| now.split(range)).filter(|(_, both)| *both) {
-                for part in chunks(range.0, frames_per_chunk(&frames)) {
-                    if *self.stop.lock() {
-                        return;
-                    }
-                    trim(&frames, part);
-                }
+fn run(frames: &FrameTable) {
+    let chunk = CHUNK / frames.region().geometry().page_size.bytes();
+    let mut before = Intervals::default();
+    while frames.wait_for_freed() && frames.pause(PERIOD) {
+        let now = frames.with_state(|state| {
+            let now = candidates(state, chunk);
+            state.freed = now.len() > 0;
+            now
+        });
+        for (range, _) in before.iter().flat_map(|range| now.split(range)).filter(|(_, both)| *both) {
+            if !chunks(range, chunk).all(|part| trim(frames, part)) {
+                return;
             }
-            before = now;
         }
+        before = now;
     }
-
-    fn stopped_after(&self, time: Duration) -> bool {
-        let mut stop = self.stop.lock();
-        if !*stop {
-            self.changed.wait_for(&mut stop, time);
-        }
-        *stop
-    }
-}
-
-fn frames_per_chunk(frames: &FrameTable) -> u64 {
-    CHUNK / frames.region().geometry().page_size.bytes()
 }
 
 /// Free frames that may hold something, in whole chunks.
@@ -103,16 +82,16 @@ fn chunks(range: Range<u64>, chunk: u64) -> impl Iterator<Item = Range<u64>> {
     range.step_by(step as usize).map(move |start| start..(start + step).min(end))
 }
 
-/// Gives the memory of `range` back, if it is still free.
-fn trim(frames: &FrameTable, range: Range<u64>) {
+/// Gives the memory of `range` back, if it is still free. False if there is no point in going on.
+fn trim(frames: &FrameTable, range: Range<u64>) -> bool {
     let count = range.end - range.start;
     let taken = frames.with_state(|state| {
-        let taken = state.free.take_exact(range.clone());
+        let taken = !state.closed && state.free.take_exact(range.clone());
         state.trimming += if taken { count } else { 0 };
         taken
     });
     if !taken {
-        return;
+        return true;
     }
     let g = frames.region().geometry();
     let offset = |frame: u64| g.frames_at + frame * g.page_size.bytes();
@@ -124,4 +103,8 @@ fn trim(frames: &FrameTable, range: Range<u64>) {
             state.zero.insert(range);
         }
     });
+    if !given {
+        log::warn!("{}: the system takes no memory back", frames.region().name());
+    }
+    given
 }

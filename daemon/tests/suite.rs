@@ -4,3 +4,11 @@
 mod access;
 #[path = "suite/common.rs"]
 mod common;
+#[path = "suite/crash.rs"]
+mod crash;
+#[path = "suite/hammer.rs"]
+mod hammer;
+#[path = "suite/reopen.rs"]
+mod reopen;
+#[path = "suite/slots.rs"]
+mod slots;

@@ -5,6 +5,7 @@
 //! whatever changes them passes through it. Buffered writes collect in its cache (writeback); O_DIRECT
 //! goes past it, writes to one file side by side.
 
+mod by_handle;
 mod convert;
 mod kernel;
 mod session;

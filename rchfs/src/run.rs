@@ -236,7 +236,7 @@ fn make(settings: &Settings, pool: &Embedded) -> Result<(Mounted, String), RunEr
     let connection = attach::attach(&settings.source, dir, &settings.flags)?;
     let top = table::top(dir).ok().flatten();
     let device = top.map(|m| m.device).unwrap_or_default();
-    match crate::fuse::serve(file_system, connection, dir, &mount_config(settings, pool)) {
+    match crate::fuse::serve(file_system, connection, dir, &mount_config(settings)) {
         Ok(mounted) => Ok((mounted, device)),
         Err(e) => {
             if let Err(e) = signals::unmount(dir, &device) {
@@ -264,12 +264,7 @@ fn say(settings: &Settings, pool: &Embedded) {
     }
 }
 
-fn mount_config(settings: &Settings, pool: &Embedded) -> MountConfig {
+fn mount_config(settings: &Settings) -> MountConfig {
     let uncached = settings.cache == Cache::None;
-    MountConfig {
-        allow_other: settings.flags.allow_other,
-        threads: settings.threads,
-        uncached,
-        max_dirty: (!uncached).then(|| pool.reserve()),
-    }
+    MountConfig { allow_other: settings.flags.allow_other, threads: settings.threads, uncached }
 }

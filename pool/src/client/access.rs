@@ -8,7 +8,7 @@
 use super::Pool;
 use crate::addr::{FrameNo, GAddr, PageId};
 use crate::cxl::frames::{Content, Frames, State, id_in, word_of};
-use crate::cxl::index::Index;
+use crate::cxl::index::{Index, Unsettled};
 use crate::cxl::protocol;
 use crate::cxl::region::{Region, Word};
 use crate::cxl::slots::Slots;
@@ -205,7 +205,8 @@ fn stretch<T>(
     let g = region.geometry();
     let most = pages.min((STRETCH_BYTES >> g.page_size.shift()).max(1));
     loop {
-        let first = Index::new(region).lookup(page).ok_or(PoolError::NoSuchPage(page))?;
+        let found = Index::new(region).lookup(page).map_err(|Unsettled| PoolError::Busy(page))?;
+        let first = found.ok_or(PoolError::NoSuchPage(page))?;
         let offset = g.frame_at(first).ok_or(PoolError::NoSuchPage(page))?;
         let count = most.min((g.frames - first.0) as u64) as u32;
         let published = Published::new(slot, first, count);

@@ -41,7 +41,8 @@
 //! 144  8  1 after an orderly end of the daemon, 0 while it runs and after a crash
 //! 152  8  the daemon's process, as in a slot's owner word; only for messages to people
 //! 192  8  slots ever used: no slot at or above this number has ever had an owner
-//! 256     zero to the end
+//! 256  8  version of the page index: odd while entries move, see `index`
+//! 264     zero to the end
 //! ```
 //!
 //! ## Slot (64 bytes, a cache line)
@@ -62,8 +63,8 @@
 //!
 //! ## Page index entry (4 bytes)
 //!
-//! 0 is empty, `u32::MAX` is a deleted entry, anything else is a frame's number plus one. The key is not
-//! in the entry but in that frame's descriptor. Where the search for an id starts is [`index_home`].
+//! 0 is empty, anything else is a frame's number plus one. The key is not in the entry but in that
+//! frame's descriptor. Where the search for an id starts is [`index_home`].
 
 use crate::addr::{FrameNo, PageSize, RackId};
 use thiserror::Error;
@@ -100,8 +101,8 @@ pub const DESCRIPTOR_HINTS: u64 = DESCRIPTOR_WORD + 8;
 
 /// Length of an entry of the page index in bytes.
 pub const ENTRY_LEN: u64 = 4;
-/// The most frames a region can have: numbers plus one must differ from the marks of empty and deleted.
-pub const FRAMES_MAX: u64 = u32::MAX as u64 - 2;
+/// The most frames a region can have: a number plus one must fit an index entry.
+pub const FRAMES_MAX: u64 = u32::MAX as u64 - 1;
 
 const AT_VERSION: usize = 8;
 const AT_PAGE_SHIFT: usize = AT_VERSION + 4;
@@ -128,16 +129,18 @@ pub const AT_CLEAN: u64 = AT_NEXT_ID + 8;
 pub const AT_OWNER: u64 = AT_CLEAN + 8;
 /// Where the number of slots ever used is: a cache line of its own, since clients write it.
 pub const AT_SLOTS_USED: u64 = 192;
+/// Where the version of the page index is: a cache line of its own, since the daemon writes it often.
+pub const AT_INDEX_VERSION: u64 = 256;
 
 const _: () = {
     assert!(AT_LEN + 8 <= AT_CRC);
     assert!(AT_OWNER + 8 <= AT_SLOTS_USED && AT_SLOTS_USED.is_multiple_of(64));
-    assert!(AT_SLOTS_USED + 8 <= SUPERBLOCK_LEN);
+    assert!(AT_INDEX_VERSION >= AT_SLOTS_USED + 64 && AT_INDEX_VERSION + 8 <= SUPERBLOCK_LEN);
     assert!(SUPERBLOCK_LEN.is_multiple_of(SLOT_LEN) && SLOT_HAZARD + 8 <= SLOT_LEN);
     assert!(SLOTS >= 1024 && (SLOTS as u64 * SLOT_LEN).is_multiple_of(SMALL));
     assert!(DESCRIPTOR_HINTS + 8 == DESCRIPTOR_LEN);
     assert!(HUGE == PageSize::MAX.bytes() && HUGE.is_multiple_of(SMALL));
-    assert!(FRAMES_MAX + 1 < u32::MAX as u64);
+    assert!(FRAMES_MAX < u32::MAX as u64);
 };
 
 /// Where the zones of a region are; follows from the page size and the number of frames.

@@ -35,6 +35,8 @@ pub trait SharedWord {
     fn store(&self, value: u64, order: Ordering);
     /// Stores `new` if the word is `old`, and says whether it was.
     fn swap_if(&self, old: u64, new: u64) -> bool;
+    /// Stores `value`; no later load of this thread is done before the store is seen by all who fence.
+    fn store_first(&self, value: u64);
     /// A full fence: no load after it is done before a store in front of it is seen by all.
     fn fence();
 }
@@ -54,15 +56,15 @@ pub const fn named(word: u64) -> (u64, u64) {
 /// The client's half of an access, up to the check: says in `slot` which frames follow.
 #[inline]
 pub fn publish<W: SharedWord>(slot: &W, range: u64) {
-    slot.store(range, Ordering::Relaxed);
-    W::fence();
+    slot.store_first(range);
 }
 
 /// Whether a descriptor says `expected`; only after [`publish`] is that a promise for the time until
 /// [`retract`].
 #[inline]
 pub fn check<W: SharedWord>(descriptor: &W, expected: u64) -> bool {
-    descriptor.load(Ordering::Acquire) == expected
+    // Sequentially consistent, since that is what `store_first` orders; a plain load on x86-64.
+    descriptor.load(Ordering::SeqCst) == expected
 }
 
 /// The end of an access.

@@ -192,7 +192,7 @@ impl Region {
         }
     }
 
-    /// Sets the page index to empty. Only for a daemon that knows no client to be at work.
+    /// Sets the page index to empty; while it is unsettled.
     pub fn clear_index(&self) {
         let g = self.geometry();
         self.clear(g.index_at..g.index_at + (g.index_entries * layout::ENTRY_LEN));
@@ -260,6 +260,15 @@ impl SharedWord for Word<'_> {
     #[inline]
     fn swap_if(&self, old: u64, new: u64) -> bool {
         self.cas(old, new) == old
+    }
+
+    /// An exchange, not a store and a fence: on x86-64 `mfence` also holds up the loads of later accesses
+    /// until all before are done, so that a thread has but one cache miss under way at a time (a read
+    /// of 64 bytes then costs ten times as much). An exchange orders just as much here: it, the load in
+    /// [`check`](crate::cxl::protocol::check) and the daemon's fence are all sequentially consistent.
+    #[inline]
+    fn store_first(&self, value: u64) {
+        self.atomic().swap(value, Ordering::SeqCst);
     }
 
     #[inline]

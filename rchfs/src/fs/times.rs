@@ -32,7 +32,11 @@ impl Fs {
         }
         let request =
             MetaRequest::Commit { ino: file.ino, extents: vec![], size: 0, touch: true, kill_suid: false };
-        self.meta_attr(request).map(drop)
+        let attr = self.meta_attr(request)?;
+        if let Some(kernel) = self.kernel.get() {
+            kernel.set_mtime(file.ino, attr.mtime);
+        }
+        Ok(())
     }
 
     /// `file` was read.

@@ -217,6 +217,15 @@ fn in_memory(spec: &Spec) -> Result<Region, RegionError> {
 fn at_path(path: &Path, spec: &Spec) -> Result<(Region, Found), RegionError> {
     let place = Place::open(path, true)?;
     place.lock()?;
+    let made = place.made;
+    let result = at_place(place, spec);
+    if made && result.is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    result
+}
+
+fn at_place(place: Place, spec: &Spec) -> Result<(Region, Found), RegionError> {
     if let Some(found) = place.read_superblock()? {
         place.compare(&found, spec)?;
         if place.kind == Kind::DiskFile {
@@ -372,17 +381,8 @@ impl Place {
         Ok(geometry)
     }
 
-    /// Makes a region here. A file that was not there before is removed again if that fails.
+    /// Makes a region here.
     fn make(self, spec: &Spec, geometry: Geometry) -> Result<Region, RegionError> {
-        let made = self.made.then(|| self.path.clone());
-        let result = self.try_make(spec, geometry);
-        if let (Err(_), Some(path)) = (&result, made) {
-            let _ = std::fs::remove_file(path);
-        }
-        result
-    }
-
-    fn try_make(self, spec: &Spec, geometry: Geometry) -> Result<Region, RegionError> {
         match self.kind {
             Kind::Memfd | Kind::Devdax { .. } => {}
             Kind::MemoryFile | Kind::DiskFile => self.make_file(geometry.len)?,
