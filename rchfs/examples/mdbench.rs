@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, PartialEq)]
 enum Op {
     Create,
+    FirstStat,
     Stat,
     Write,
     Read,
@@ -28,8 +29,12 @@ enum Op {
     Rmdir,
 }
 
-const OPS: [(Op, &str); 10] = [
+/// `stat` is of files that have been looked at since they were closed: what a program sees that asks again.
+/// `stat-after-close` is the first look, for which a FUSE file system with writeback caching is asked how
+/// many blocks there are.
+const OPS: [(Op, &str); 11] = [
     (Op::Create, "create+close"),
+    (Op::FirstStat, "stat-after-close"),
     (Op::Stat, "stat"),
     (Op::Write, "open+write4k+close"),
     (Op::Read, "open+read4k+close"),
@@ -137,7 +142,7 @@ fn one(op: Op, dir: &Path, i: usize, data: &mut [u8; 4096]) -> io::Result<()> {
     let path = |letter: char| -> PathBuf { dir.join(format!("{letter}{i}")) };
     match op {
         Op::Create => OpenOptions::new().write(true).create_new(true).open(path('f')).map(drop),
-        Op::Stat => fs::metadata(path('f')).map(drop),
+        Op::FirstStat | Op::Stat => fs::metadata(path('f')).map(drop),
         Op::Write => OpenOptions::new().write(true).open(path('f'))?.write_all(data),
         Op::Read => File::open(path('f'))?.read_exact(data),
         Op::Rename => fs::rename(path('f'), path('g')),
