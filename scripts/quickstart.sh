@@ -42,9 +42,14 @@ df -h "$dir"
 cat <<END
 
 It works. What next:
-  cp -a /usr/share/doc $dir; du -sh $dir      use it as any directory
-  $unmount $dir                     ends it; its files go, they are in memory
-  $MOUNT_RCHFS --help      all options; cxl=FILE,state=DIR keep the files
-  scripts/install.sh                    makes 'mount -t rchfs' and fstab work
-  scripts/test.sh                       tests all of it
+  cp -a /usr/share/doc $dir; du -sh $dir
+        use it as any directory
+  $unmount $dir
+        ends it; its files go, they are in memory
+  $MOUNT_RCHFS --help
+        all options; cxl=FILE,state=DIR keep the files
+  scripts/install.sh
+        makes 'mount -t rchfs' and fstab work
+  scripts/test.sh
+        tests all of it
 END

@@ -31,16 +31,16 @@ pub trait Store: Send + Sync {
     /// What was committed before may not survive loss of power.
     fn sync(&self) -> Result<(), StoreError>;
 
-    /// Gives every record to `visit`: marks, then inodes, then what belongs to inodes, then entries.
+    /// Gives every record to `visit`, once and before the first commit: marks, then inodes, then what belongs to inodes, then entries.
     ///
     /// # Errors
     /// The store cannot be read, or holds something that no master wrote.
     fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError>;
 
-    /// Brings everything to its final place, as an orderly end. Commits fail afterwards.
+    /// An orderly end, after which power may be lost. Commits fail afterwards.
     ///
     /// # Errors
-    /// It could not; nothing committed is lost, and the next opening goes on from there.
+    /// As those of [`sync`](Self::sync).
     fn close(&self) -> Result<(), StoreError>;
 }
 

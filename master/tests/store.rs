@@ -20,9 +20,11 @@ use tempfile::TempDir;
 const ID: Identity = Identity { pool: 7, page_size: PageSize::MIN };
 
 /// Nothing goes to the database before it must.
-const LAZY: Tuning = Tuning { segment: 1 << 30, delay: Duration::from_secs(3600), backlog: 1 << 31 };
+const LAZY: Tuning =
+    Tuning { segment: 1 << 30, delay: Duration::from_secs(3600), backlog: 1 << 31, patience: Duration::ZERO };
 /// Everything goes there at once, in segments of a few batches.
-const EAGER: Tuning = Tuning { segment: 500, delay: Duration::from_millis(1), backlog: 4000 };
+const EAGER: Tuning =
+    Tuning { segment: 500, delay: Duration::from_millis(1), backlog: 4000, patience: Duration::from_secs(9) };
 
 /// A directory in memory, where syncing is quick.
 fn scratch() -> TempDir {

@@ -7,7 +7,7 @@
 mod report;
 
 use crate::cli::low::Cache;
-use crate::cli::settings::{Backing, PoolSettings, Settings};
+use crate::cli::settings::{Backing, PoolSettings};
 use crate::cli::units::Bytes;
 use crate::fs::{Fs, FsConfig};
 use crate::run::holder;
@@ -50,6 +50,19 @@ pub enum EmbedError {
     /// The client.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// A pool with pages, and a state directory without a namespace: opening would free every page.
+    #[error(
+        "{cxl} holds {pages} pages of files, but {state} holds no names for them; name the directory that belongs to it, \
+         or remove {cxl} to start empty"
+    )]
+    NoNames {
+        /// The region.
+        cxl: String,
+        /// The directory.
+        state: String,
+        /// Pages that have an owner somewhere, or had.
+        pages: u64,
+    },
     /// The root directory could not be given its permissions.
     #[error("the root directory cannot be given its mode: {0}")]
     Root(MetaError),
@@ -75,6 +88,7 @@ impl Embedded {
     pub fn start(settings: &PoolSettings) -> Result<Self, EmbedError> {
         let transport = Arc::new(Local::new());
         let daemon = Arc::new(start_daemon(settings)?);
+        check_names(settings, daemon.opened())?;
         let handler: Arc<dyn Handler> = daemon.clone();
         transport.register(NodeId::Daemon(RACK), &handler);
         let master = Arc::new(start_master(settings, &daemon, &transport)?);
@@ -97,13 +111,13 @@ impl Embedded {
     ///
     /// # Errors
     /// If the daemon does not answer.
-    pub fn file_system(&self, settings: &Settings) -> Result<Fs, EmbedError> {
+    pub fn file_system(&self, cache: Cache, noatime: bool) -> Result<Fs, EmbedError> {
         let pool = Pool::attach(self.daemon.region(), RACK, self.transport.clone())?;
-        let uncached = settings.cache == Cache::None;
+        let uncached = cache == Cache::None;
         let config = FsConfig {
             reserve_pages: if uncached { 0 } else { self.page_size().page_of(self.reserve()) },
             durable: self.durable,
-            noatime: settings.flags.noatime,
+            noatime,
         };
         Ok(Fs::new(pool, self.transport.clone(), config))
     }
@@ -188,6 +202,22 @@ fn size(settings: &PoolSettings) -> u64 {
         (Some(size), _) => size,
         (None, Backing::Persistent { cxl, .. }) if has_size(cxl) => 0,
         (None, _) => settings.default_size,
+    }
+}
+
+/// A mistyped `state=` must not cost the files: an empty namespace owns no page, so all would be freed.
+fn check_names(settings: &PoolSettings, opened: &Opened) -> Result<(), EmbedError> {
+    let Backing::Persistent { cxl, state } = &settings.backing else { return Ok(()) };
+    let empty = match state.read_dir() {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+    };
+    match opened {
+        Opened::Reopened { pages, .. } if empty && *pages > 0 => {
+            let (cxl, state) = (cxl.display().to_string(), state.display().to_string());
+            Err(EmbedError::NoNames { cxl, state, pages: *pages })
+        }
+        _ => Ok(()),
     }
 }
 

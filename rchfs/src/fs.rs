@@ -29,6 +29,7 @@ use pool::addr::PageSize;
 use pool::proto::meta::{Attr, Ino, MetaReply, MetaRequest, Time};
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::Transport;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
 /// What can be chosen about a mount's behaviour.
@@ -51,6 +52,9 @@ pub trait Kernel: Send + Sync {
     /// Corrects the modification time that the kernel keeps of a file that was written past its cache.
     /// Must not wait for the kernel, either.
     fn set_mtime(&self, ino: Ino, time: Time);
+
+    /// Sets how many bytes of dirty data the kernel may hold. Must not wait for the kernel, either.
+    fn limit_dirty(&self, bytes: u64);
 }
 
 /// A mounted file system.
@@ -62,6 +66,8 @@ pub struct Fs {
     inodes: Inodes,
     handles: Handles,
     kernel: OnceLock<Box<dyn Kernel>>,
+    /// Pages to give out until the kernel is told anew how much it may hold.
+    until_limit: AtomicI64,
 }
 
 impl Fs {
@@ -76,6 +82,7 @@ impl Fs {
             inodes: Inodes::default(),
             handles: Handles::default(),
             kernel: OnceLock::new(),
+            until_limit: AtomicI64::new(0),
         }
     }
 
@@ -84,6 +91,7 @@ impl Fs {
         if self.kernel.set(kernel).is_err() {
             log::debug!("the kernel is known already");
         }
+        self.limit_dirty();
     }
 
     /// Whether the pool outlives the process.

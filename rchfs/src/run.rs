@@ -231,12 +231,12 @@ impl Serving {
 /// Mounts the pool's file system; also returns the device of the mount.
 fn make(settings: &Settings, pool: &Embedded) -> Result<(Mounted, String), RunError> {
     let dir = &settings.dir;
-    let file_system = pool.file_system(settings)?;
+    let file_system = pool.file_system(settings.cache, settings.flags.noatime)?;
     let _claim = mountpoint::claim(dir)?;
     let connection = attach::attach(&settings.source, dir, &settings.flags)?;
     let top = table::top(dir).ok().flatten();
     let device = top.map(|m| m.device).unwrap_or_default();
-    match crate::fuse::serve(file_system, connection, dir, &mount_config(settings, pool)) {
+    match crate::fuse::serve(file_system, connection, dir, &mount_config(settings)) {
         Ok(mounted) => Ok((mounted, device)),
         Err(e) => {
             if let Err(e) = signals::unmount(dir, &device) {
@@ -264,12 +264,7 @@ fn say(settings: &Settings, pool: &Embedded) {
     }
 }
 
-fn mount_config(settings: &Settings, pool: &Embedded) -> MountConfig {
+fn mount_config(settings: &Settings) -> MountConfig {
     let uncached = settings.cache == Cache::None;
-    MountConfig {
-        allow_other: settings.flags.allow_other,
-        threads: settings.threads,
-        uncached,
-        max_dirty: (!uncached).then(|| pool.reserve()),
-    }
+    MountConfig { allow_other: settings.flags.allow_other, threads: settings.threads, uncached }
 }

@@ -47,7 +47,7 @@ speed() { # PAGE ROUND
 
 # Bytes that the process has to itself, so without the pool (which is shared memory).
 own_memory() { awk '/^RssAnon/ { print $2 * 1024 }' "/proc/$(server)/status"; }
-pool_used() { stat -f -c '%S %b %f' "$mnt" | awk '{ print $1 * ($2 - $3) }'; }
+pool_used() { stat -f -c '%S %b %f' "$mnt" | awk '{ printf "%.0f\n", $1 * ($2 - $3) }'; }
 
 memory() { # PAGE BYTES: bytes of pool and of process that a file takes
     local pool own size

@@ -160,7 +160,7 @@ pub fn is_mounted(dir: &Path) -> bool {
     mount_type(dir).is_some()
 }
 
-/// The type of the file system mounted on exactly `dir`, as in `/proc/self/mountinfo`.
+/// The type of the file system mounted on exactly `dir`, as in `/proc/thread-self/mountinfo`.
 pub fn mount_type(dir: &Path) -> Option<String> {
     mount_field(dir, 0)
 }
@@ -176,7 +176,8 @@ pub fn mount_options(dir: &Path) -> Option<String> {
 }
 
 fn mount_field(dir: &Path, after_dash: usize) -> Option<String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    // Of the thread, which may have a mount namespace of its own.
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("/proc is mounted");
     // The last one is on top.
     let line = table.lines().rev().find(|line| line.split(' ').nth(4).map(Path::new) == Some(dir))?;
     let (_, rest) = line.split_once(" - ")?;

@@ -5,7 +5,7 @@
 //! written leaves no trace.
 
 use super::codec::Record;
-use super::frame::{self, SegmentId};
+use super::frame::{self, Frame, SegmentId};
 use super::{StoreError, full_or_os};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -23,11 +23,24 @@ pub(super) struct Segment {
     len: u64,
 }
 
-/// What the journal held when it was opened.
+/// What the journal held when it was opened: segments in order.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    /// Segments in order.
-    pub segments: Vec<(PathBuf, SegmentId, Vec<u8>)>,
+pub(super) struct Found(Vec<Old>);
+
+#[derive(Debug)]
+struct Old {
+    path: PathBuf,
+    id: SegmentId,
+    bytes: Vec<u8>,
+}
+
+/// Segments that are no longer written to.
+#[derive(Debug, Default)]
+pub(super) struct Retired {
+    /// Where they are.
+    pub paths: Vec<PathBuf>,
+    /// How long they are together, in bytes.
+    pub len: u64,
 }
 
 impl Segment {
@@ -96,25 +109,29 @@ pub(super) fn read(dir: &Path, pool: u128) -> Result<Found, StoreError> {
         let name = path.file_name().and_then(|name| name.to_str());
         if let Some(number) = name.and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.parse().ok()) {
             let bytes = std::fs::read(&path).map_err(|why| full_or_os(&path, "reading", why))?;
-            segments.push((path, SegmentId { pool, number }, bytes));
+            segments.push(Old { path, id: SegmentId { pool, number }, bytes });
         }
     }
-    segments.sort_unstable_by_key(|(_, id, _)| id.number);
-    Ok(Found { segments })
+    segments.sort_unstable_by_key(|old: &Old| old.id.number);
+    Ok(Found(segments))
 }
 
 impl Found {
-    /// All batches after `applied`, in order. An unfinished batch at the very end is left out, with a
-    /// line in the log; it was never answered.
+    /// Is there no segment at all?
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All batches after `applied`, in order.
     ///
     /// # Errors
-    /// `Corrupt` if anything else is wrong.
-    pub(super) fn frames(&self, applied: u64) -> Result<Vec<frame::Frame<'_>>, StoreError> {
-        let mut frames: Vec<frame::Frame> = Vec::new();
+    /// `Corrupt` if anything is wrong but the very end, which was being written.
+    pub(super) fn frames(&self, applied: u64) -> Result<Vec<Frame<'_>>, StoreError> {
+        let mut frames: Vec<Frame> = Vec::new();
         let mut last = applied;
-        for (i, (path, id, bytes)) in self.segments.iter().enumerate() {
-            let damaged = |what: String| damaged(path, what);
-            let found = frame::scan(bytes, *id).map_err(damaged)?;
+        for (i, old) in self.0.iter().enumerate() {
+            let damaged = |what: String| damaged(&old.path, what);
+            let found = frame::scan(&old.bytes, old.id).map_err(damaged)?;
             for frame in found.frames.into_iter().filter(|frame| frame.seq > applied) {
                 if frame.seq != last + 1 {
                     return Err(damaged(format!("changes {} to {} are missing", last + 1, frame.seq - 1)));
@@ -122,12 +139,8 @@ impl Found {
                 last = frame.seq;
                 frames.push(frame);
             }
-            if found.torn > 0 {
-                if i + 1 < self.segments.len() {
-                    return Err(damaged("its end is missing, but there is a journal after it".into()));
-                }
-                let (torn, path) = (found.torn, path.display());
-                log::warn!("{path}: the last {torn} bytes are a change that was never finished; left out");
+            if found.torn > 0 && i + 1 < self.0.len() {
+                return Err(damaged("its end is missing, but there is a journal after it".into()));
             }
         }
         Ok(frames)
@@ -135,8 +148,41 @@ impl Found {
 
     /// The number for the next segment.
     pub(super) fn next_number(&self) -> u64 {
-        self.segments.last().map_or(1, |(_, id, _)| id.number + 1)
+        self.0.last().map_or(1, |old| old.id.number + 1)
     }
+
+    /// Makes these segments ones that another can follow: without an unfinished end, and on the disk.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Os`
+    pub(super) fn retire(self) -> Result<Retired, StoreError> {
+        let mut retired = Retired::default();
+        for old in self.0 {
+            let torn = frame::scan(&old.bytes, old.id).map_or(0, |found| found.torn);
+            let whole = (old.bytes.len() - torn) as u64;
+            settle(&old.path, whole, torn).map_err(|why| full_or_os(&old.path, "finishing", why))?;
+            if whole > 0 {
+                retired.len += whole;
+                retired.paths.push(old.path);
+            }
+        }
+        Ok(retired)
+    }
+}
+
+/// Leaves `whole` bytes of a segment, on the disk.
+fn settle(path: &Path, whole: u64, torn: usize) -> std::io::Result<()> {
+    if torn > 0 {
+        log::warn!("{}: the last {torn} bytes are a change that was never finished; cut off", path.display());
+    }
+    if whole == 0 {
+        return std::fs::remove_file(path);
+    }
+    let file = OpenOptions::new().write(true).open(path)?;
+    if torn > 0 {
+        file.set_len(whole)?;
+    }
+    file.sync_all()
 }
 
 fn damaged(path: &Path, what: String) -> StoreError {

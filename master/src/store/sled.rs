@@ -6,8 +6,9 @@
 //!
 //! In the directory: `lock` (see [`lock`](super::lock)), `journal.NUMBER` (see [`frame`]), `db` (sled).
 //! Invariants: sled has every batch up to the number it records as applied, durably; the journal has
-//! every one after that. A segment is removed only when sled has all of it. Applying a batch again is
-//! harmless as long as all later ones are applied again too, in order; they are.
+//! every one after that. A segment is removed only when sled has all of it. What sled has of later
+//! batches does not matter: they are all applied again, in order. So opening and closing need not wait
+//! for sled: what the journal has is laid over it when it is loaded.
 //!
 //! Locks, in order: `db`, then `state`. A commit takes `state` only. The applier holds `state` for
 //! moments, one of them a sync of what little the last sync left.
@@ -17,7 +18,7 @@ mod base;
 
 use super::codec::{self, Record};
 use super::frame::SegmentId;
-use super::journal::{self, Segment};
+use super::journal::{self, Retired, Segment};
 use super::lock::DirLock;
 use super::{Store, StoreError, full_or_os};
 use crate::change::Change;
@@ -47,11 +48,18 @@ pub struct Tuning {
     pub delay: Duration,
     /// Bytes of journal at which commits wait for it.
     pub backlog: u64,
+    /// How long closing goes on bringing it there; the rest stays in the journal.
+    pub patience: Duration,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { segment: 16 << 20, delay: Duration::from_secs(5), backlog: 128 << 20 }
+        Self {
+            segment: 16 << 20,
+            delay: Duration::from_secs(5),
+            backlog: 128 << 20,
+            patience: Duration::from_secs(2),
+        }
     }
 }
 
@@ -76,13 +84,15 @@ struct Shared {
 
 struct State {
     segment: Segment,
+    /// Segments before it that no applier has taken yet; their batches are in `pending`.
+    inherited: Retired,
     /// Bytes of segments before it that sled does not have.
     behind: u64,
     /// Sequence number of the last batch.
     seq: u64,
     /// What sled must become, from batches that no applier has taken yet.
     pending: Target,
-    /// When the first of them came.
+    /// When the first of them came. Not yet while what was found at opening has not been loaded.
     since: Option<Instant>,
     phase: Phase,
     /// Why the applier's last attempt failed.
@@ -92,8 +102,8 @@ struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// Commits are refused; the applier finishes its work.
-    Closing,
+    /// Commits are refused; the applier stops when its work is done or it is this late.
+    Closing(Instant),
     /// Commits are refused; the applier stops at once.
     Dropped,
     /// Commits are refused, for this reason; the applier goes on.
@@ -109,19 +119,18 @@ impl SledStore {
         std::fs::create_dir_all(dir).map_err(|why| full_or_os(dir, "making", why))?;
         let lock = DirLock::take(dir)?;
         let found = journal::read(dir, identity.pool)?;
-        let base = Base::open(dir, identity, found.segments.is_empty())?;
+        let base = Base::open(dir, identity, found.is_empty())?;
         let frames = found.frames(base.applied())?;
         let seq = frames.last().map_or(base.applied(), |frame| frame.seq);
-        base.replay(&frames)?;
-        for (path, ..) in &found.segments {
-            std::fs::remove_file(path).map_err(|why| full_or_os(path, "removing", why))?;
-        }
+        let pending = base::target_of(&frames).map_err(|batch| base.unreadable(batch))?;
         let id = SegmentId { pool: identity.pool, number: found.next_number() };
+        let inherited = found.retire()?;
         let state = State {
             segment: Segment::create(dir, id)?,
-            behind: 0,
+            behind: inherited.len,
+            inherited,
             seq,
-            pending: Target::new(),
+            pending,
             since: None,
             phase: Phase::Open,
             trouble: None,
@@ -155,7 +164,9 @@ impl Shared {
         loop {
             match &state.phase {
                 Phase::Open => {}
-                Phase::Closing | Phase::Dropped => return Err(StoreError::Stopped("it was closed".into())),
+                Phase::Closing(_) | Phase::Dropped => {
+                    return Err(StoreError::Stopped("it was closed".into()));
+                }
                 Phase::Failed(why) => return Err(StoreError::Stopped(why.clone())),
             }
             if state.behind + state.segment.len() < self.tuning.backlog {
@@ -214,15 +225,20 @@ impl Store for SledStore {
     }
 
     fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError> {
-        self.shared.base.lock().load(visit)
+        let base = self.shared.base.lock();
+        let mut state = self.shared.state.lock();
+        base.load(&state.pending, visit)?;
+        if !state.pending.is_empty() {
+            state.since = Some(Instant::now());
+            self.shared.work.notify_one();
+        }
+        Ok(())
     }
 
     fn close(&self) -> Result<(), StoreError> {
-        self.stop(Phase::Closing);
-        match self.shared.state.lock().trouble.take() {
-            None => Ok(()),
-            Some(why) => Err(StoreError::Stopped(format!("the journal stays for the next opening: {why}"))),
-        }
+        let synced = self.sync();
+        self.stop(Phase::Closing(Instant::now() + self.shared.tuning.patience));
+        synced
     }
 }
 

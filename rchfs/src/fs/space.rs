@@ -6,6 +6,9 @@
 //! *squeezed*: the kernel is made to ask for its attributes before the next buffered write, and that
 //! question is answered with `ENOSPC`. A writer so learns at `write` that the pool is full, what it wrote
 //! before is kept, and overwriting pages that exist goes on working.
+//!
+//! That holds as long as the kernel never holds more dirty data than there are free pages, so it is told
+//! how much it may hold: a part of the free space, and never more than the reserve once that is all there is.
 
 use super::Fs;
 use super::error::{FsError, Result};
@@ -16,6 +19,9 @@ use pool::addr::PageRun;
 use pool::proto::meta::{Extent, InodeStat, MetaReply, MetaRequest};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+
+/// The part of the free pages that dirty data in the kernel may ask for.
+const DIRTY_PART: u64 = 4;
 
 /// Fill level of the file system, as statfs(2) shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +83,19 @@ impl Fs {
             }
             other => other?,
         };
+        if self.until_limit.fetch_sub(count as i64, Ordering::Relaxed) <= count as i64 {
+            self.limit_dirty();
+        }
         Ok(lay_out(&runs, holes))
+    }
+
+    /// Tells the kernel how much dirty data it may hold now. Asked for again when a sixteenth of that has
+    /// been written, so what it holds always fits.
+    pub(super) fn limit_dirty(&self) {
+        let (Some(kernel), Ok(stat)) = (self.kernel.get(), self.pool.stat()) else { return };
+        let pages = (stat.free / DIRTY_PART).max(self.config.reserve_pages);
+        self.until_limit.store((pages / 16).max(1) as i64, Ordering::Relaxed);
+        kernel.limit_dirty(pages << self.size.shift());
     }
 
     fn try_take(&self, count: u64, leave: u64, fill: Fill) -> Result<Vec<PageRun>> {

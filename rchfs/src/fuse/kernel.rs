@@ -4,6 +4,7 @@
 //! thread that answers requests: one thread does nothing else.
 
 use super::by_handle;
+use super::tune::Settings;
 use crate::fs::Kernel;
 use fuser::{INodeNo, Notifier};
 use pool::proto::meta::{Ino, Time};
@@ -18,6 +19,8 @@ enum Task {
     ForgetAttributes(Ino),
     /// The modification time of the inode is this.
     SetMtime(Ino, Time),
+    /// It may hold this many bytes of dirty data.
+    LimitDirty(u64),
     /// Write back, and drop, what it holds of the inode; then go on.
     WriteBack(Ino, Box<dyn FnOnce() + Send>),
 }
@@ -54,6 +57,10 @@ impl Kernel for Notify {
     fn set_mtime(&self, ino: Ino, time: Time) {
         self.send(Task::SetMtime(ino, time));
     }
+
+    fn limit_dirty(&self, bytes: u64) {
+        self.send(Task::LimitDirty(bytes));
+    }
 }
 
 /// Tasks that wait to be carried out.
@@ -62,10 +69,14 @@ pub struct Tasks(Receiver<Task>);
 /// Starts the thread that carries out `tasks` for the mount on `dir` until every [`Notify`] is gone.
 pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf) -> io::Result<()> {
     let run = move || {
+        // Takes an answer from ourselves, so it is there once the first request is answered.
+        let settings = Settings::of(&dir).inspect_err(|e| log::debug!("{}: {e}", dir.display())).ok();
+        settings.iter().for_each(Settings::begin);
         for task in tasks.0 {
             match task {
                 Task::ForgetAttributes(ino) => invalidate(&kernel, ino, -1),
                 Task::SetMtime(ino, time) => set_mtime(&dir, ino, time),
+                Task::LimitDirty(bytes) => settings.iter().for_each(|s| s.limit_dirty(bytes)),
                 Task::WriteBack(ino, then) => {
                     invalidate(&kernel, ino, 0);
                     then();

@@ -1,12 +1,12 @@
 //! Serving a mount, from the first handshake until it is gone.
 
+use super::FuseFs;
 use super::kernel::{self, Notify};
-use super::{FuseFs, tune};
 use crate::fs::Fs;
 use fuser::{Config, KernelConfig, Session, SessionACL};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The largest read or write that is asked of us at a time, in bytes. The kernel goes up to
@@ -24,15 +24,11 @@ pub struct MountConfig {
     pub threads: usize,
     /// Nothing is kept in the kernel's caches.
     pub uncached: bool,
-    /// Bytes of dirty data that the kernel may hold, if that can be set.
-    pub max_dirty: Option<u64>,
 }
 
 /// A file system that is mounted but does not answer yet.
 pub struct Mounted {
     session: Session<FuseFs>,
-    dir: PathBuf,
-    max_dirty: Option<u64>,
 }
 
 /// Agrees with the kernel on how `fs` is served through `connection`, which is mounted on `dir`. It
@@ -46,10 +42,12 @@ pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> i
     fuse.n_threads = Some(config.threads.max(1));
     let (notify, tasks) = Notify::new();
     let fs = Arc::new(fs);
-    fs.set_kernel(Box::new(notify.clone()));
+    if !config.uncached {
+        fs.set_kernel(Box::new(notify.clone()));
+    }
     let session = Session::from_fd(FuseFs { fs, notify, uncached: config.uncached }, connection, acl, fuse)?;
     kernel::serve(tasks, session.notifier(), dir.to_path_buf())?;
-    Ok(Mounted { session, dir: dir.to_path_buf(), max_dirty: config.max_dirty })
+    Ok(Mounted { session })
 }
 
 impl Mounted {
@@ -58,9 +56,6 @@ impl Mounted {
     /// # Errors
     /// When /dev/fuse fails; the mount is gone then.
     pub fn run(self) -> io::Result<()> {
-        let (dir, max_dirty) = (self.dir, self.max_dirty);
-        // The settings are found by the mount's device number, which takes an answer from ourselves.
-        std::thread::Builder::new().name("tune".into()).spawn(move || tune::tune(&dir, max_dirty))?;
         self.session.run()
     }
 }

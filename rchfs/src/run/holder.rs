@@ -1,5 +1,6 @@
 //! Which process serves a mount: for messages only, so a wrong or missing answer harms nothing.
 
+use super::table::{self, Mount};
 use std::fs;
 use std::path::Path;
 
@@ -10,10 +11,14 @@ pub fn server_of(device: &str) -> Option<u32> {
     processes().into_iter().find(|pid| connections(*pid).iter().any(|c| c == minor))
 }
 
-/// Whether the process serves a FUSE mount; `None` if there is no telling.
+/// Whether the process serves a mount that can still be reached (it may hold the connection of one that
+/// is gone); `None` if there is no telling.
 pub fn serves(pid: u32) -> Option<bool> {
     fs::metadata(format!("/proc/{pid}/fdinfo")).ok()?;
-    Some(!connections(pid).is_empty())
+    let table = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
+    let mounted: Vec<_> = table::mounts(&table).filter(Mount::is_rchfs).collect();
+    let is_mounted = |c: &String| mounted.iter().any(|m| m.device.strip_prefix("0:") == Some(c));
+    Some(connections(pid).iter().any(is_mounted))
 }
 
 /// The processes that run `mount.rchfs`.

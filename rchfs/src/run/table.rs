@@ -34,7 +34,12 @@ impl Mount {
 /// If the table cannot be read.
 pub fn top(dir: &Path) -> io::Result<Option<Mount>> {
     let text = fs::read("/proc/self/mountinfo")?;
-    Ok(text.split(|b| *b == b'\n').filter_map(parse).rfind(|m| m.point == dir))
+    Ok(mounts(&text).filter(|m| m.point == dir).last())
+}
+
+/// The mounts in the text of a table.
+pub fn mounts(text: &[u8]) -> impl Iterator<Item = Mount> {
+    text.split(|b| *b == b'\n').filter_map(parse)
 }
 
 /// One line: `36 35 98:0 /root /point options optional... - type source options`.

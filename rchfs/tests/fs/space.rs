@@ -19,6 +19,8 @@ impl Kernel for Told {
     }
 
     fn set_mtime(&self, _: Ino, _: Time) {}
+
+    fn limit_dirty(&self, _: u64) {}
 }
 
 #[test]

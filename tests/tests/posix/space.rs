@@ -187,9 +187,13 @@ fn punching_and_truncating_make_room() {
     on_fs("size=16M,page_size=4K", |fs| {
         let file = fs.file("big", b"");
         let (done, _) = fill(fs, &file);
+        // What could not be written is given up at a sync, which says so once.
+        let given_up = (0..3).any(|_| fsync(&file).is_ok());
+        assert!(given_up, "an error is reported for ever");
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let full = fs.statfs();
         fallocate(&file, punch, 0, 4 << 20).unwrap();
-        let room = fs.statfs().f_bavail * fs.statfs().f_frsize;
+        let room = (fs.statfs().f_bfree - full.f_bfree) * full.f_frsize;
         assert!(room >= 4 << 20, "{room} bytes after punching 4 MiB");
         fsync(fs.file("more", &pattern(6, 3 << 20))).unwrap();
         file.set_len(done / 2).unwrap();

@@ -51,7 +51,7 @@ fn page_sizes_from_4k_to_2m_work() {
         return fixture::skipped("tmpfs has no page size");
     }
     for page_size in ["4K", "16K", "64K", "256K", "2M"] {
-        on_fs(&format!("size=64M,page_size={page_size}"), |fs| {
+        on_fs(&format!("size=128M,page_size={page_size}"), |fs| {
             let before = fs.statfs().f_bfree;
             let data = pattern(9, 5_000_001);
             fs.file("a", &data).sync_all().unwrap();

@@ -57,7 +57,7 @@ impl Applier<'_> {
             self.shared.done.notify_all();
             if let Some(why) = &state.trouble {
                 log::error!("{}: the journal cannot be brought in: {why}", self.shared.dir.display());
-                if state.phase == Phase::Closing {
+                if matches!(state.phase, Phase::Closing(_)) {
                     return;
                 }
                 self.shared.work.wait_for(&mut state, RETRY);
@@ -72,7 +72,7 @@ impl Applier<'_> {
             let waiting = state.since.is_some() || !self.taken.is_empty();
             match state.phase {
                 Phase::Dropped => return false,
-                Phase::Closing => return waiting,
+                Phase::Closing(until) => return waiting && Instant::now() < until,
                 Phase::Open | Phase::Failed(_) => {}
             }
             match self.due_in(&state) {
@@ -97,7 +97,9 @@ impl Applier<'_> {
         if self.shared.state.lock().since.is_some() {
             self.take()?;
         }
-        self.shared.base.lock().apply(&self.taken, self.seq)?;
+        if !self.shared.base.lock().apply(&self.taken, self.seq, &|| self.goes_on())? {
+            return Ok(());
+        }
         self.taken = Target::new();
         for path in self.segments.drain(..) {
             if let Err(why) = std::fs::remove_file(&path) {
@@ -108,6 +110,15 @@ impl Applier<'_> {
         state.behind -= self.taken_len;
         self.taken_len = 0;
         Ok(())
+    }
+
+    /// Is there no need to stop in the middle of a round?
+    fn goes_on(&self) -> bool {
+        match self.shared.state.lock().phase {
+            Phase::Open | Phase::Failed(_) => true,
+            Phase::Closing(until) => Instant::now() < until,
+            Phase::Dropped => false,
+        }
     }
 
     /// Takes over everything that is pending, and gives the commits a new segment to go on with.
@@ -128,9 +139,11 @@ impl Applier<'_> {
 
     fn switch(&mut self, state: &mut MutexGuard<'_, State>, next: Segment) {
         let old = std::mem::replace(&mut state.segment, next);
+        let inherited = std::mem::take(&mut state.inherited);
         state.behind += old.len();
         state.since = None;
-        self.taken_len += old.len();
+        self.taken_len += inherited.len + old.len();
+        self.segments.extend(inherited.paths);
         self.segments.push(old.path().to_path_buf());
         self.taken.extend(state.pending.drain());
         self.seq = state.seq;

@@ -15,6 +15,8 @@ const HEADER_KEY: [u8; 2] = [WHOLE, 0];
 const APPLIED_KEY: [u8; 2] = [WHOLE, 2];
 /// sled's cache, in bytes. It is read once and then only written.
 const CACHE: u64 = 32 << 20;
+/// Records between two looks at whether to go on.
+const STRIDE: usize = 1024;
 
 /// What the database is for.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,24 @@ pub(super) struct Base {
 
 /// A new value for each key, or its removal.
 pub(super) type Target = HashMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// What these batches come to; the number of one that is no list of records instead.
+pub(super) fn target_of(frames: &[Frame<'_>]) -> Result<Target, u64> {
+    let mut target = Target::new();
+    for frame in frames {
+        for record in frame::records(frame.records) {
+            let (key, value) = record.ok_or(frame.seq)?;
+            target.insert(key.to_vec(), value.map(<[u8]>::to_vec));
+        }
+    }
+    Ok(target)
+}
+
+fn sorted(target: &Target) -> Vec<(&[u8], Option<&[u8]>)> {
+    let mut all: Vec<_> = target.iter().map(|(key, value)| (&key[..], value.as_deref())).collect();
+    all.sort_unstable_by_key(|(key, _)| *key);
+    all
+}
 
 impl Base {
     /// Opens the database in `dir`. An empty one is made into one for `identity` if it `may_be_new`.
@@ -58,51 +78,64 @@ impl Base {
         self.applied
     }
 
-    /// Brings it up to date with batches from the journal, durably.
-    pub(super) fn replay(&self, frames: &[Frame<'_>]) -> Result<(), StoreError> {
-        let Some(last) = frames.last() else { return Ok(()) };
-        for frame in frames {
-            for record in frame::records(frame.records) {
-                let (key, value) = record.ok_or_else(|| {
-                    self.corrupt(&format!("batch {} of its journal cannot be read", frame.seq))
-                })?;
-                self.put(key, value)?;
-            }
-        }
-        log::info!("{}: {} batches of the journal brought in", self.path.display(), frames.len());
-        self.seal(last.seq)
-    }
-
-    /// Brings it to this target and says that it has all batches up to `seq`, durably.
-    pub(super) fn apply(&mut self, target: &Target, seq: u64) -> Result<(), StoreError> {
+    /// Brings it to this target and says that it has all batches up to `seq`, durably. `false` if
+    /// `go_on` said to stop before that.
+    pub(super) fn apply(
+        &mut self,
+        target: &Target,
+        seq: u64,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<bool, StoreError> {
         if self.db.is_none() {
             self.db = Some(open_sled(&self.path)?);
         }
-        let mut ordered: Vec<_> = target.iter().collect();
-        ordered.sort_unstable();
-        let applied = ordered.iter().try_for_each(|(key, value)| self.put(key, value.as_deref()));
-        let sealed = applied.and_then(|()| self.seal(seq));
-        match sealed {
-            Ok(()) => self.applied = seq,
+        let result = self.try_apply(target, seq, go_on);
+        if result.is_err() {
             // After a failure sled answers nothing but that failure.
-            Err(_) => self.db = None,
+            self.db = None;
         }
-        sealed
+        result
     }
 
-    /// Gives every record to `visit`, in the order of keys.
-    pub(super) fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError> {
+    fn try_apply(&self, target: &Target, seq: u64, go_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
+        for some in sorted(target).chunks(STRIDE) {
+            if !go_on() {
+                return Ok(false);
+            }
+            some.iter().try_for_each(|(key, value)| self.put(key, *value))?;
+        }
+        self.seal(seq)?;
+        Ok(true)
+    }
+
+    /// Gives every record to `visit`, in the order of keys, as if `over` had been applied.
+    pub(super) fn load(&self, over: &Target, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError> {
+        let over = sorted(over);
+        let mut over = over.iter().peekable();
+        let mut give = |key: &[u8], value: &[u8]| match codec::decode(key, value) {
+            Some(change) => {
+                visit(change);
+                Ok(())
+            }
+            None if key == HEADER_KEY || key == APPLIED_KEY => Ok(()),
+            None => Err(self.corrupt(&format!("the record {} cannot be read", hex(key)))),
+        };
         for record in self.db()?.iter() {
             let (key, value) = record.map_err(|why| self.failed(why))?;
-            if key[..] == HEADER_KEY || key[..] == APPLIED_KEY {
-                continue;
+            while let Some((new, value)) = over.next_if(|(new, _)| *new < &key[..]) {
+                value.map_or(Ok(()), |value| give(new, value))?;
             }
-            match codec::decode(&key, &value) {
-                Some(change) => visit(change),
-                None => return Err(self.corrupt(&format!("the record {} cannot be read", hex(&key)))),
+            match over.next_if(|(new, _)| *new == &key[..]) {
+                Some((_, value)) => value.map_or(Ok(()), |value| give(&key, value))?,
+                None => give(&key, &value)?,
             }
         }
-        Ok(())
+        over.try_for_each(|(key, value)| value.map_or(Ok(()), |value| give(key, value)))
+    }
+
+    /// A batch of the journal is no list of records, though its checksum is right.
+    pub(super) fn unreadable(&self, batch: u64) -> StoreError {
+        self.corrupt(&format!("batch {batch} of its journal cannot be read"))
     }
 
     /// First everything, then the number that says so: it must never be on the disk alone.
