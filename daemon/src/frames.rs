@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use pool::addr::{FrameNo, PageId, PageRun};
 use pool::cxl::frames::{Content, Frames, GIVEN_ZERO, State, word_of};
 use pool::cxl::index::Index;
-use pool::cxl::layout::{AT_FRAMES_USED, AT_NEXT_ID};
+use pool::cxl::layout::{AT_FRAMES_USED, AT_NEXT_ID, DESCRIPTOR_LEN, SUPERBLOCK_LEN};
 use pool::cxl::protocol::{self, SharedWord};
 use pool::cxl::region::{Region, Word};
 use pool::cxl::slots::Slots;
@@ -143,7 +143,7 @@ impl FrameTable {
 
     fn store_next_id(&self, next: u64) -> Result<(), PageError> {
         self.region.word(AT_NEXT_ID).store(next, Ordering::Release);
-        self.region.sync(0..pool::cxl::layout::SUPERBLOCK_LEN).map_err(os)
+        self.region.sync(0..SUPERBLOCK_LEN).map_err(os)
     }
 
     fn raise_frames_used(&self, state: &mut FrameState, pieces: &[Range<u64>]) {
@@ -228,18 +228,22 @@ impl FrameTable {
     /// Waits until no client touches the marked frames: one scan of the slots for all of them.
     fn await_clients(&self, spans: &[Span]) -> Result<(), PageId> {
         protocol::settle::<Word<'_>>();
-        let marked: Intervals = spans.iter().map(Span::frames).collect();
-        let slots = Slots::new(&self.region);
+        let mut marked: Vec<Range<u64>> = spans.iter().map(Span::frames).collect();
+        marked.sort_unstable_by_key(|frames| frames.start);
         let named = |hazard: &Word<'_>| {
             let (first, count) = protocol::named(protocol::observe(hazard));
-            marked.overlaps(&(first..first + count)).then_some(first..first + count)
+            // The frames named may overlap a marked range that begins in front of their end.
+            let before = &marked[..marked.partition_point(|frames| frames.start < first + count)];
+            let hit = before.last().is_some_and(|frames| count > 0 && frames.end > first);
+            hit.then_some(first..first + count)
         };
-        let start = Instant::now();
+        let slots = Slots::new(&self.region);
+        let mut start = None;
         for (slot, hazard) in slots.used() {
             let mut rounds = 0u32;
             while let Some(frames) = named(&hazard) {
                 rounds += 1;
-                match start.elapsed() {
+                match start.get_or_insert_with(Instant::now).elapsed() {
                     _ if rounds < 1000 => std::hint::spin_loop(),
                     waited if waited > SUSPICION && slots.release_if_dead(slot) => break,
                     waited if waited > PATIENCE => return Err(blamed(spans, &frames)),
@@ -310,12 +314,12 @@ impl FrameTable {
             .map(|frame| frame.0 as u64..frame.0 as u64 + 1)
             .collect();
         let data = |frame: u64| g.frames_at + frame * g.page_size.bytes();
-        let descriptor = |frame: u64| g.descriptors_at + frame * pool::cxl::layout::DESCRIPTOR_LEN;
+        let descriptor = |frame: u64| g.descriptors_at + frame * DESCRIPTOR_LEN;
         for frames in found.iter() {
             self.region.sync(data(frames.start)..data(frames.end)).map_err(os)?;
             self.region.sync(descriptor(frames.start)..descriptor(frames.end)).map_err(os)?;
         }
-        self.region.sync(0..pool::cxl::layout::SUPERBLOCK_LEN).map_err(os)
+        self.region.sync(0..SUPERBLOCK_LEN).map_err(os)
     }
 
     /// The end: from here on nothing changes, and the region says that it was left in order.

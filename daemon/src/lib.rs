@@ -11,6 +11,7 @@ pub use recover::{BadFrame, BadWhy, Opened};
 
 use frames::FrameTable;
 use pool::addr::{PageSize, RackId};
+use pool::cxl::layout::SUPERBLOCK_LEN;
 use pool::cxl::region::{Region, Spec};
 use pool::proto::page::{PageError, PageReply, PageRequest};
 use pool::proto::{Reply, Request};
@@ -38,6 +39,9 @@ pub enum DaemonError {
     /// There is no region.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// The region cannot be marked as in use.
+    #[error("cannot write the superblock: {0}")]
+    Superblock(std::io::Error),
     /// The operating system failed.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -59,6 +63,8 @@ impl Daemon {
         let DaemonConfig { rack, source, size, page_size } = config;
         let (region, found) = Region::open(&source, &Spec { rack, page_size, size })?;
         let (state, opened) = recover::recover(&region, found);
+        // Else a region that loses power would claim that it was left in order.
+        region.sync(0..SUPERBLOCK_LEN).map_err(DaemonError::Superblock)?;
         report(&region, &opened);
         let frames = Arc::new(FrameTable::new(Arc::new(region), state));
         let trimmer = Trimmer::start(&frames).map_err(DaemonError::Thread)?;
