@@ -9,15 +9,15 @@ mod op;
 mod regressions;
 mod world;
 
-use e2e::{Rng, tree};
+use e2e::{Mount, Rng, fixture, tree};
 use op::Op;
 use world::World;
 
 const OPS_PER_ROUND: usize = 400;
 
-/// A directory on tmpfs, where there is one; any Linux file system will do.
+/// A directory on tmpfs.
 fn reference_dir() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
+    tempfile::tempdir_in("/dev/shm").expect("/dev/shm is a tmpfs")
 }
 
 /// Runs `ops` on new file systems; the first difference, if any.
@@ -42,15 +42,15 @@ fn compare(worlds: &[World; 2]) -> Option<String> {
     tree::first_difference(&got, &expected)
 }
 
-/// Leaves out as many operations as it can while a difference remains.
-fn shrink(mut ops: Vec<Op>) -> Vec<Op> {
+/// Leaves out as many operations as it can while what is left still `fails`.
+fn shrink<T: Clone>(mut ops: Vec<T>, fails: impl Fn(&[T]) -> bool) -> Vec<T> {
     let mut chunk = ops.len() / 2;
     while chunk > 0 {
         let mut at = 0;
         while at < ops.len() {
             let mut fewer = ops.clone();
             fewer.drain(at..(at + chunk).min(fewer.len()));
-            if difference(&fewer).is_some() { ops = fewer } else { at += chunk }
+            if fails(&fewer) { ops = fewer } else { at += chunk }
         }
         chunk /= 2;
     }
@@ -60,21 +60,77 @@ fn shrink(mut ops: Vec<Op>) -> Vec<Op> {
 /// Asserts that `ops` do the same on both, or shows the shortest sequence found that does not.
 fn assert_same(ops: Vec<Op>) {
     if let Some(first) = difference(&ops) {
-        let short = shrink(ops);
+        let short = shrink(ops, |ops| difference(ops).is_some());
         let still = difference(&short).unwrap_or_else(|| format!("not seen again; at first: {first}"));
         panic!("{still}\nafter {} operations:\n{short:#?}", short.len());
     }
 }
 
-#[test]
-fn random_operations_do_what_tmpfs_does() {
+/// Runs `test` on as many random sequences as were asked for.
+fn for_random_sequences(rounds: u64, test: impl Fn(Vec<Op>)) {
     let seed = Rng::seed_from_env("RCHFS_MODEL_SEED");
-    let rounds = std::env::var("RCHFS_MODEL_ROUNDS").map_or(6, |n| n.parse().expect("a number"));
+    let rounds = match std::env::var("RCHFS_MODEL_ROUNDS") {
+        Ok(rounds) => rounds.parse().expect("a number"),
+        Err(_) => rounds,
+    };
     let one = std::env::var_os("RCHFS_MODEL_SEED").is_some();
     for round in 0..if one { 1 } else { rounds } {
-        let seed = if one { seed } else { seed.wrapping_add(round) };
+        let seed = seed.wrapping_add(round);
         println!("RCHFS_MODEL_SEED={seed} runs this round again");
         let mut rng = Rng::new(seed);
-        assert_same((0..OPS_PER_ROUND).map(|_| Op::random(&mut rng)).collect());
+        test((0..OPS_PER_ROUND).map(|_| Op::random(&mut rng)).collect());
     }
+}
+
+#[test]
+fn random_operations_do_what_tmpfs_does() {
+    for_random_sequences(40, assert_same);
+}
+
+#[test]
+fn what_random_operations_made_and_closed_survives_unmount_and_kill_9() {
+    if fixture::is_reference() || !fixture::has_fuse() {
+        return;
+    }
+    let end_by_kill = std::cell::Cell::new(false);
+    for_random_sequences(20, |ops| {
+        end_by_kill.set(!end_by_kill.get());
+        let top = fixture::temp_dir();
+        let dir = top.path().join("mnt");
+        std::fs::create_dir(&dir).expect("a directory can be made");
+        let [cxl, state, log] = ["pool", "state", "log"].map(|name| top.path().join(name));
+        let options = format!("size=64M,cxl={},state={}", cxl.display(), state.display());
+        let mount =
+            || Mount::start(&dir, &options, &log).unwrap_or_else(|failed| panic!("{}", failed.message));
+
+        let mounted = mount();
+        let reference = reference_dir();
+        let mut worlds = [World::new(dir.join("w")), World::new(reference.path().join("w"))];
+        for (i, op) in ops.iter().enumerate() {
+            assert_eq!(step(&mut worlds, i, op), None);
+        }
+        worlds.iter_mut().for_each(World::close_all);
+        if end_by_kill.get() {
+            mounted.kill()
+        } else {
+            assert!(mounted.unmount().success())
+        }
+        let mounted = mount();
+        assert_eq!(compare(&worlds), None, "after {}", if end_by_kill.get() { "kill -9" } else { "unmount" });
+        assert!(mounted.unmount().success());
+    });
+}
+
+#[test]
+fn shrinking_keeps_what_is_needed_and_nothing_else() {
+    let fails = |ops: &[u32]| [17, 90, 95].iter().all(|n| ops.contains(n));
+    assert_eq!(shrink((0..200).collect(), fails), [17, 90, 95]);
+}
+
+#[test]
+fn a_difference_between_the_two_is_seen() {
+    let tree = |text: &str| tree::Tree::from([("a".to_owned(), text.to_owned())]);
+    assert_eq!(tree::first_difference(&tree("x"), &tree("x")), None);
+    assert!(tree::first_difference(&tree("x"), &tree("y")).is_some());
+    assert!(tree::first_difference(&tree("x"), &tree::Tree::new()).is_some());
 }

@@ -24,32 +24,128 @@ const NAMES: [Name; 12] = [
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Op {
-    Open { slot: usize, name: Name, create: bool, truncate: bool, exclusive: bool, append: bool },
-    Close { slot: usize },
-    Write { slot: usize, at: u64, len: usize, seed: u64 },
-    Read { slot: usize, at: u64, len: usize },
-    Truncate { slot: usize, size: u64 },
-    Allocate { slot: usize, at: u64, len: u64, keep: bool },
-    Punch { slot: usize, at: u64, len: u64 },
-    Zero { slot: usize, at: u64, len: u64, keep: bool },
-    Copy { from: usize, to: usize, read: u64, write: u64, len: usize },
-    Map { slot: usize, at: u64, len: usize, seed: u64 },
-    Sync { slot: usize },
-    Mkdir { name: Name, mode: u32 },
-    Mkfifo { name: Name },
-    Symlink { target: Name, name: Name },
-    Link { from: Name, to: Name },
-    Rename { from: Name, to: Name, flags: u32 },
-    Unlink { name: Name },
-    Rmdir { name: Name },
-    Chmod { name: Name, mode: u32 },
-    Chown { name: Name, uid: u32, gid: u32 },
-    SetTimes { name: Name, seconds: i64 },
-    SetXattr { name: Name, attribute: u8, len: usize, flags: u32 },
-    RemoveXattr { name: Name, attribute: u8 },
-    PathTruncate { name: Name, size: u64 },
-    Stat { name: Name },
-    List { name: Name },
+    Open {
+        slot: usize,
+        name: Name,
+        create: bool,
+        truncate: bool,
+        exclusive: bool,
+        append: bool,
+        direct: bool,
+    },
+    Close {
+        slot: usize,
+    },
+    Write {
+        slot: usize,
+        at: u64,
+        len: usize,
+        seed: u64,
+    },
+    Read {
+        slot: usize,
+        at: u64,
+        len: usize,
+    },
+    Truncate {
+        slot: usize,
+        size: u64,
+    },
+    Allocate {
+        slot: usize,
+        at: u64,
+        len: u64,
+        keep: bool,
+    },
+    Punch {
+        slot: usize,
+        at: u64,
+        len: u64,
+    },
+    Zero {
+        slot: usize,
+        at: u64,
+        len: u64,
+        keep: bool,
+    },
+    Copy {
+        from: usize,
+        to: usize,
+        read: u64,
+        write: u64,
+        len: usize,
+    },
+    Map {
+        slot: usize,
+        at: u64,
+        len: usize,
+        seed: u64,
+    },
+    Sync {
+        slot: usize,
+    },
+    Forget {
+        slot: usize,
+    },
+    Mkdir {
+        name: Name,
+        mode: u32,
+    },
+    Mkfifo {
+        name: Name,
+    },
+    Symlink {
+        target: Name,
+        name: Name,
+    },
+    Link {
+        from: Name,
+        to: Name,
+    },
+    Rename {
+        from: Name,
+        to: Name,
+        flags: u32,
+    },
+    Unlink {
+        name: Name,
+    },
+    Rmdir {
+        name: Name,
+    },
+    Chmod {
+        name: Name,
+        mode: u32,
+    },
+    Chown {
+        name: Name,
+        uid: u32,
+        gid: u32,
+    },
+    SetTimes {
+        name: Name,
+        seconds: i64,
+    },
+    SetXattr {
+        name: Name,
+        attribute: u8,
+        len: usize,
+        flags: u32,
+    },
+    RemoveXattr {
+        name: Name,
+        attribute: u8,
+    },
+    PathTruncate {
+        name: Name,
+        size: u64,
+    },
+    Stat {
+        name: Name,
+    },
+    List {
+        name: Name,
+    },
 }
 
 /// How many files are open at most.
@@ -78,13 +174,14 @@ impl Op {
             truncate: rng.one_in(8),
             exclusive: rng.one_in(10),
             append: rng.one_in(8),
+            direct: rng.one_in(6),
         }
     }
 
     fn on_data(rng: &mut Rng) -> Self {
         let slot = rng.below(SLOTS as u64) as usize;
         let (at, len) = (offset(rng), length(rng));
-        match rng.below(17) {
+        match rng.below(18) {
             0..=4 => Op::Write { slot, at, len, seed: rng.next() },
             5..=8 => Op::Read { slot, at, len },
             9..=10 => Op::Truncate { slot, size: at },
@@ -97,6 +194,7 @@ impl Op {
                 write: offset(rng),
                 len,
             },
+            16 => Op::Forget { slot },
             15 => Op::Zero { slot, at, len: len as u64, keep: rng.one_in(2) },
             14 => Op::Map { slot, at, len: len.max(1), seed: rng.next() },
             _ => Op::Sync { slot },

@@ -4,7 +4,7 @@ use crate::assert_same;
 use crate::op::{Name, Op};
 
 fn open(slot: usize, name: Name) -> Op {
-    Op::Open { slot, name, create: true, truncate: false, exclusive: false, append: false }
+    Op::Open { slot, name, create: true, truncate: false, exclusive: false, append: false, direct: false }
 }
 
 #[test]

@@ -4,9 +4,10 @@ use crate::op::{Op, SLOTS};
 use e2e::map::Map;
 use e2e::pattern;
 use e2e::rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags,
-    chmodat, chownat, copy_file_range, fallocate, fstat, fsync, ftruncate, linkat, lremovexattr, lsetxattr,
-    mkdirat, mknodat, open, renameat_with, rmdir, symlinkat, unlink, utimensat,
+    Advice, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps,
+    XattrFlags, chmodat, chownat, copy_file_range, fadvise, fallocate, fstat, fsync, ftruncate, futimens,
+    linkat, lremovexattr, lsetxattr, mkdirat, mknodat, open, renameat_with, rmdir, symlinkat, unlink,
+    utimensat,
 };
 use e2e::rustix::io::{Errno, Result, pread, pwrite};
 use e2e::rustix::process::{Gid, Uid};
@@ -34,6 +35,11 @@ impl World {
             Ok(result) => result,
             Err(errno) => format!("{errno:?}"),
         }
+    }
+
+    /// Closes every file: from then on everything is promised to survive.
+    pub fn close_all(&mut self) {
+        self.slots = Default::default();
     }
 
     /// All that can be seen: names, attributes, contents; and the open files.
@@ -68,9 +74,12 @@ impl World {
                 self.slots[*slot] = None;
                 done()
             }
-            Op::Write { .. } | Op::Read { .. } | Op::Truncate { .. } | Op::Sync { .. } | Op::Map { .. } => {
-                self.on_data(op)
-            }
+            Op::Write { .. }
+            | Op::Read { .. }
+            | Op::Truncate { .. }
+            | Op::Sync { .. }
+            | Op::Forget { .. }
+            | Op::Map { .. } => self.on_data(op),
             Op::Allocate { .. } | Op::Punch { .. } | Op::Zero { .. } | Op::Copy { .. } => self.on_pages(op),
             Op::Stat { name } => Ok(tree::describe(&self.at(name))?),
             Op::List { name } => tree::list(&self.at(name)),
@@ -91,6 +100,7 @@ impl World {
             Op::Truncate { slot, size } => ftruncate(self.slot(slot)?, size).and_then(|()| done()),
             Op::Map { slot, at, len, seed } => self.store_through_a_mapping(slot, at, len, seed),
             Op::Sync { slot } => sync(self.slot(slot)?),
+            Op::Forget { slot } => forget(self.slot(slot)?),
             _ => unreachable!("{op:?}"),
         }
     }
@@ -136,6 +146,10 @@ impl World {
         let mut map = Map::new(fd, start, (at - start) as usize + len, true)?;
         let before = tree::digest(&map.read((at - start) as usize, len));
         map.write((at - start) as usize, &pattern(seed, len));
+        drop(map);
+        // When such a store changes the times is left open, and tmpfs never does.
+        let time = Timespec { tv_sec: 7, tv_nsec: 5 };
+        futimens(fd, &Timestamps { last_access: time, last_modification: time })?;
         Ok(format!("{len} stored over {before:x}"))
     }
 
@@ -189,6 +203,14 @@ fn sync(fd: &OwnedFd) -> Result<String> {
     fsync(fd).and_then(|()| done())
 }
 
+/// Has the kernel drop what it caches of the file, so that the next read asks the file system.
+fn forget(fd: &OwnedFd) -> Result<String> {
+    let _ = fsync(fd);
+    // Pipes have no advice to take.
+    let _ = fadvise(fd, 0, None, Advice::DontNeed);
+    done()
+}
+
 /// tmpfs cannot zero a range in one call; punching and allocating again is the same.
 fn zero(fd: &OwnedFd, at: u64, len: u64, keep: bool) -> Result<String> {
     let keep = if keep { FallocateFlags::KEEP_SIZE } else { FallocateFlags::empty() };
@@ -203,11 +225,12 @@ fn zero(fd: &OwnedFd, at: u64, len: u64, keep: bool) -> Result<String> {
 }
 
 fn open_flags(op: &Op) -> OFlags {
-    let &Op::Open { create, truncate, exclusive, append, .. } = op else { unreachable!("{op:?}") };
+    let &Op::Open { create, truncate, exclusive, append, direct, .. } = op else { unreachable!("{op:?}") };
     let mut flags = OFlags::RDWR;
     flags.set(OFlags::CREATE, create);
     flags.set(OFlags::TRUNC, truncate);
     flags.set(OFlags::EXCL, exclusive && create);
     flags.set(OFlags::APPEND, append);
+    flags.set(OFlags::DIRECT, direct);
     flags
 }

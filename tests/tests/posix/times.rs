@@ -1,12 +1,13 @@
 //! Access, modification, change and birth times.
 
 use e2e::rustix::fs::{
-    AtFlags, CWD, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens, statx, utimensat,
+    AtFlags, CWD, Mode, OFlags, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens, open,
+    statx, utimensat,
 };
 use e2e::rustix::io::Errno;
 use e2e::user::{NOBODY, as_id};
 use e2e::{Fixture, assert_errno, on_fs, on_fs_as_root};
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
@@ -114,10 +115,28 @@ fn writing_and_truncating_change_mtime_and_ctime() {
         changed("write");
         file.set_len(1).unwrap();
         changed("truncate");
-        drop(fs::File::create(fs.path("a")).unwrap());
+        drop(File::create(fs.path("a")).unwrap());
         changed("O_TRUNC");
         e2e::rustix::fs::fallocate(&file, e2e::rustix::fs::FallocateFlags::empty(), 0, 5000).unwrap();
         changed("fallocate");
+    });
+}
+
+#[test]
+fn direct_writes_change_mtime_and_ctime() {
+    on_fs("size=16M", |fs| {
+        #[repr(align(4096))]
+        struct Page([u8; 4096]);
+        fs.file("a", b"text");
+        let flags = OFlags::WRONLY | OFlags::DIRECT;
+        let file: File = open(fs.path("a"), flags, Mode::empty()).unwrap().into();
+        for at in [0, 4096, 0] {
+            let last = times(fs, "a");
+            nap();
+            file.write_all_at(&Page([1; 4096]).0, at).unwrap();
+            let new = times(fs, "a");
+            assert!(new[1] > last[1] && new[2] > last[2], "a write at {at}: {last:?}, then {new:?}");
+        }
     });
 }
 
