@@ -1,0 +1,278 @@
+//! The mapping of a region, and the only raw pointers into it.
+//!
+//! Other processes, and other hosts, change the mapped memory at any time. So no reference to it and
+//! no slice of it ever leaves this module: the rest of the crate names bytes by their offset, and every
+//! offset is checked against the length here. Single words are atomics ([`Word`]); bulk data is copied
+//! by [`copy`], which never tears an aligned 8-byte word.
+//!
+//! A region does not know what pages are; it knows its superblock ([`layout`](super::layout)).
+//!
+//! The memory is taken to be hardware-coherent among all who map it: one host, or CXL 3 sharing.
+
+mod backing;
+mod copy;
+mod open;
+
+pub use backing::Kind;
+pub use open::{Found, RegionError, RegionSource, Spec};
+
+use super::layout::{self, Geometry, Superblock};
+use super::protocol::SharedWord;
+use crate::addr::RackId;
+use memmap2::MmapRaw;
+use std::fs::File;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A mapped region.
+pub struct Region {
+    map: MmapRaw,
+    /// Keeps the lock on the region, and is what holes are punched into.
+    file: File,
+    kind: Kind,
+    superblock: Superblock,
+    name: String,
+}
+
+impl Region {
+    /// Where everything is.
+    #[inline]
+    pub fn geometry(&self) -> &Geometry {
+        &self.superblock.geometry
+    }
+
+    /// The rack whose memory this is.
+    pub fn rack(&self) -> RackId {
+        self.superblock.rack
+    }
+
+    /// Tells two pools apart.
+    pub fn pool_id(&self) -> u128 {
+        self.superblock.pool_id
+    }
+
+    /// What the region is made of.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What to call the region in messages: its path, or `memfd`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A pointer to `len` bytes at `offset`.
+    ///
+    /// # Panics
+    /// If they are not all in the region, or not aligned to `align`. Offsets come from a checked
+    /// [`Geometry`] with checked frame numbers, so that is a mistake of this crate.
+    #[inline]
+    fn ptr(&self, offset: u64, len: u64, align: u64) -> *mut u8 {
+        let end = offset.checked_add(len);
+        assert!(end.is_some_and(|end| end <= self.map.len() as u64), "offset {offset} + {len} is outside");
+        assert!(offset & (align - 1) == 0, "offset {offset} is not aligned");
+        // SAFETY: offset + len is within the mapping (asserted above), so the pointer stays within the
+        // one allocation that the mapping is, which lives as long as `self`.
+        unsafe { self.map.as_mut_ptr().add(offset as usize) }
+    }
+
+    /// The 8-byte word at `offset`.
+    ///
+    /// # Panics
+    /// If `offset` is not a multiple of 8 within the region.
+    #[inline]
+    pub fn word(&self, offset: u64) -> Word<'_> {
+        let ptr = self.ptr(offset, 8, 8).cast::<u64>();
+        // SAFETY: a pointer into a mapping is not null.
+        Word { ptr: unsafe { NonNull::new_unchecked(ptr) }, region: PhantomData }
+    }
+
+    /// Loads the 4-byte number at `offset`.
+    ///
+    /// # Panics
+    /// If `offset` is not a multiple of 4 within the region.
+    #[inline]
+    pub fn load_u32(&self, offset: u64, order: Ordering) -> u32 {
+        self.half(offset).load(order)
+    }
+
+    /// Stores a 4-byte number at `offset`.
+    ///
+    /// # Panics
+    /// As [`load_u32`](Self::load_u32).
+    #[inline]
+    pub fn store_u32(&self, offset: u64, value: u32, order: Ordering) {
+        self.half(offset).store(value, order);
+    }
+
+    #[inline]
+    fn half(&self, offset: u64) -> &AtomicU32 {
+        let ptr = self.ptr(offset, 4, 4).cast::<u32>();
+        // SAFETY: the pointer is valid for reads and writes for the life of `self`, and aligned (both
+        // checked by `ptr`); everyone who maps the region accesses this number by atomic operations.
+        unsafe { AtomicU32::from_ptr(ptr) }
+    }
+
+    /// Copies from `offset` on into `to`, each aligned word of the region in one piece.
+    ///
+    /// # Panics
+    /// If not all bytes are in the region.
+    #[inline]
+    pub fn read(&self, offset: u64, to: &mut [u8]) {
+        let from = self.ptr(offset, to.len() as u64, 1);
+        // SAFETY: `from` is valid for `to.len()` bytes (checked), `to` is exclusively ours, and a Rust
+        // slice never overlaps the mapping, since no slice of the mapping ever exists.
+        unsafe { copy::out_of(from, to.as_mut_ptr(), to.len()) }
+    }
+
+    /// Appends `len` bytes from `offset` on to `to`, without clearing them first.
+    ///
+    /// # Panics
+    /// If not all bytes are in the region.
+    #[inline]
+    pub fn append(&self, offset: u64, len: usize, to: &mut Vec<u8>) {
+        let from = self.ptr(offset, len as u64, 1);
+        to.reserve(len);
+        let used = to.len();
+        // SAFETY: `from` is valid for `len` bytes (checked); `to` has room for `len` more (reserved), all
+        // of which are initialised by the copy before the length includes them.
+        unsafe {
+            copy::out_of(from, to.as_mut_ptr().add(used), len);
+            to.set_len(used + len);
+        }
+    }
+
+    /// Copies `from` to `offset` on, each aligned word of the region in one piece.
+    ///
+    /// # Panics
+    /// If not all bytes are in the region.
+    #[inline]
+    pub fn write(&self, offset: u64, from: &[u8]) {
+        let to = self.ptr(offset, from.len() as u64, 1);
+        // SAFETY: as in `read`, with the roles exchanged.
+        unsafe { copy::into(to, from.as_ptr(), from.len()) }
+    }
+
+    /// Sets `len` bytes from `offset` on to zero.
+    ///
+    /// # Panics
+    /// If not all bytes are in the region.
+    #[inline]
+    pub fn zero(&self, offset: u64, len: u64) {
+        let to = self.ptr(offset, len, 1);
+        // SAFETY: `to` is valid for `len` bytes (checked).
+        unsafe { copy::zero(to, len as usize) }
+    }
+
+    /// Gives the memory under `range` back to the system; it then reads as zero. False if that was not
+    /// done, because the system refused or because the region's kind keeps its memory
+    /// ([`Kind::returns_memory`]).
+    pub fn punch_hole(&self, range: Range<u64>) -> bool {
+        self.kind.returns_memory() && range.end <= self.geometry().len && backing::punch(&self.file, range)
+    }
+
+    /// Makes what is stored in `range` survive loss of power, where the region is a file on a disk.
+    /// Memory, and devdax (where it is up to the device whether its contents last), need nothing.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn sync(&self, range: Range<u64>) -> std::io::Result<()> {
+        if self.kind != Kind::DiskFile || range.is_empty() {
+            return Ok(());
+        }
+        self.map.flush_range(range.start as usize, (range.end - range.start) as usize)
+    }
+
+    /// Sets `range`, which must be whole 4 KiB blocks, to zero; by giving it back where that is possible.
+    pub(crate) fn clear(&self, range: Range<u64>) {
+        if !self.punch_hole(range.clone()) {
+            self.zero(range.start, range.end - range.start);
+        }
+    }
+
+    /// Sets the page index to empty; while it is unsettled.
+    pub fn clear_index(&self) {
+        let g = self.geometry();
+        self.clear(g.index_at..g.index_at + (g.index_entries * layout::ENTRY_LEN));
+    }
+}
+
+impl std::fmt::Debug for Region {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Region")
+            .field("name", &self.name)
+            .field("kind", &self.kind)
+            .field("superblock", &self.superblock)
+            .finish()
+    }
+}
+
+/// An 8-byte word of a region, all accesses to which are atomic.
+#[derive(Clone, Copy)]
+pub struct Word<'r> {
+    ptr: NonNull<u64>,
+    region: PhantomData<&'r Region>,
+}
+
+impl Word<'_> {
+    #[inline]
+    fn atomic(&self) -> &AtomicU64 {
+        // SAFETY: made by `Region::word` only, which checked bounds and alignment; the region outlives
+        // `'r`; everyone who maps the region accesses its words by atomic operations or by `copy`, which
+        // moves aligned words whole.
+        unsafe { AtomicU64::from_ptr(self.ptr.as_ptr()) }
+    }
+
+    /// Stores the larger of `value` and what is there; returns what was there.
+    #[inline]
+    pub fn fetch_max(&self, value: u64) -> u64 {
+        self.atomic().fetch_max(value, Ordering::SeqCst)
+    }
+
+    /// Sets the bits of `mask`.
+    #[inline]
+    pub fn fetch_or(&self, mask: u64) -> u64 {
+        self.atomic().fetch_or(mask, Ordering::Relaxed)
+    }
+
+    /// Stores `new` if the word is `old`; returns what was there. A full barrier.
+    #[inline]
+    pub fn cas(&self, old: u64, new: u64) -> u64 {
+        match self.atomic().compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(was) | Err(was) => was,
+        }
+    }
+}
+
+impl SharedWord for Word<'_> {
+    #[inline]
+    fn load(&self, order: Ordering) -> u64 {
+        self.atomic().load(order)
+    }
+
+    #[inline]
+    fn store(&self, value: u64, order: Ordering) {
+        self.atomic().store(value, order);
+    }
+
+    #[inline]
+    fn swap_if(&self, old: u64, new: u64) -> bool {
+        self.cas(old, new) == old
+    }
+
+    /// An exchange, not a store and a fence: on x86-64 `mfence` also holds up the loads of later accesses
+    /// until all before are done, so that a thread has but one cache miss under way at a time (a read
+    /// of 64 bytes then costs ten times as much). An exchange orders just as much here: it, the load in
+    /// [`check`](crate::cxl::protocol::check) and the daemon's fence are all sequentially consistent.
+    #[inline]
+    fn store_first(&self, value: u64) {
+        self.atomic().swap(value, Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn fence() {
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+}

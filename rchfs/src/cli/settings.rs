@@ -1,0 +1,259 @@
+//! What a mount will be: every default filled in, every contradiction found.
+
+use super::error::CliError;
+use super::host::Host;
+use super::low::{Cache, Low};
+use super::units::Size;
+use pool::addr::PageSize;
+use std::path::{Path, PathBuf};
+
+/// Pages that the smallest pool must have room for, and the bytes it must have at least.
+const LEAST_PAGES: u64 = 64;
+const LEAST_SIZE: u64 = 1 << 20;
+/// The size of a volatile pool when none is given, where memory is plenty.
+const DEFAULT_SIZE: u64 = 4 << 30;
+/// Bytes of pool for which there may be one inode, when no number is given.
+const BYTES_PER_INODE: u64 = 2048;
+/// Inodes that even the smallest pool may have.
+const LEAST_INODES: u64 = 1 << 16;
+/// The most threads one may ask for.
+const MOST_THREADS: u64 = 256;
+
+/// Where the pool's memory and names are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// In memory of this process only; gone with it.
+    Volatile,
+    /// In a file or device, and a directory.
+    Persistent {
+        /// The region: a file, or a devdax device.
+        cxl: PathBuf,
+        /// The directory of the namespace's store.
+        state: PathBuf,
+    },
+}
+
+/// The embedded pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Where it is.
+    pub backing: Backing,
+    /// Bytes of memory for pages. `None`: as large as what `cxl` names already is, or else
+    /// [`default_size`](Self::default_size).
+    pub size: Option<u64>,
+    /// The size for a pool that is made now and for which none was given.
+    pub default_size: u64,
+    /// Bytes of a page; `None`: that of the pool in `cxl`, or else the default.
+    pub page_size: Option<PageSize>,
+    /// The most inodes; `None`: one for each 2 KiB of pool.
+    pub inodes: Option<u64>,
+    /// The root directory of a file system that is made now.
+    pub root: RootSettings,
+}
+
+impl PoolSettings {
+    /// The most inodes in a pool of `size` bytes.
+    pub fn max_inodes(&self, size: u64) -> u64 {
+        self.inodes.unwrap_or((size / BYTES_PER_INODE).max(LEAST_INODES))
+    }
+}
+
+/// The root directory of a new file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootSettings {
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permissions, if not the usual ones.
+    pub mode: Option<u16>,
+}
+
+/// What the kernel is told at mount(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountFlags {
+    /// Nothing can be changed.
+    pub read_only: bool,
+    /// Users other than the one who mounts may enter.
+    pub allow_other: bool,
+    /// Device files work.
+    pub dev: bool,
+    /// Set-id bits work.
+    pub suid: bool,
+    /// Programs can be run.
+    pub exec: bool,
+    /// Reading never changes the access time (else relatime).
+    pub noatime: bool,
+    /// Every write is as with `O_SYNC`.
+    pub sync: bool,
+    /// Every change of a directory is.
+    pub dirsync: bool,
+}
+
+/// A mount, in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The source as it was written: what the kernel shows as the device, so that `mount -a` knows it again.
+    pub source: String,
+    /// The directory to mount on.
+    pub dir: PathBuf,
+    /// The pool behind it.
+    pub pool: PoolSettings,
+    /// What the kernel may cache.
+    pub cache: Cache,
+    /// Threads that serve requests.
+    pub threads: usize,
+    /// For the kernel.
+    pub flags: MountFlags,
+    /// Stay in the foreground.
+    pub foreground: bool,
+    /// Say what is mounted, and how.
+    pub verbose: bool,
+    /// Do not say that a volatile pool is volatile.
+    pub quiet: bool,
+    /// Where messages go; `None`: to standard error, as long as there is one.
+    pub log: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Fills in what was not given, and checks the whole.
+    ///
+    /// # Errors
+    /// What contradicts what, and what `host` does not allow.
+    pub fn resolve(low: Low, host: &Host) -> Result<Self, CliError> {
+        let source = source(&low)?;
+        let settings = Self {
+            source,
+            pool: pool(&low, host)?,
+            cache: low.cache.unwrap_or(Cache::Auto),
+            threads: threads(&low, host)?,
+            flags: flags(&low, host)?,
+            dir: low.dir,
+            foreground: low.foreground,
+            verbose: low.verbose,
+            quiet: low.quiet,
+            log: low.log,
+        };
+        settings.check(host)?;
+        Ok(settings)
+    }
+
+    /// Says what is contradictory or impossible.
+    fn check(&self, host: &Host) -> Result<(), CliError> {
+        if let Some(size) = self.pool.size {
+            let page = self.pool.page_size.unwrap_or(PageSize::MIN).bytes();
+            let least = LEAST_SIZE.max(page * LEAST_PAGES);
+            if size < least {
+                return Err(CliError::TooSmall { size, page, least });
+            }
+            if self.pool.backing == Backing::Volatile && size > host.memory {
+                return Err(CliError::TooLarge { size, memory: host.memory });
+            }
+        }
+        if let Backing::Persistent { cxl, state } = &self.pool.backing {
+            if cxl == state {
+                return Err(CliError::SamePath { name: "cxl", other: "state", path: cxl.clone() });
+            }
+            for (name, path) in [("cxl", cxl), ("state", state)] {
+                self.check_outside(name, path)?;
+            }
+        }
+        self.log.as_ref().map_or(Ok(()), |log| self.check_outside("log", log))
+    }
+
+    /// A path under the mount point would be out of reach, and using it a deadlock.
+    fn check_outside(&self, name: &'static str, path: &Path) -> Result<(), CliError> {
+        let absolute = |p: &Path| {
+            std::path::absolute(p).map_err(|e| CliError::Path { path: p.to_owned(), reason: e.to_string() })
+        };
+        if absolute(path)?.starts_with(absolute(&self.dir)?) {
+            return Err(CliError::UnderMountPoint { name, path: path.to_owned() });
+        }
+        Ok(())
+    }
+}
+
+/// The source, if it is one that this version can mount.
+fn source(low: &Low) -> Result<String, CliError> {
+    if low.rack.is_some() {
+        return Err(CliError::ClusterOption("rack"));
+    }
+    if low.transport.as_deref().is_some_and(|t| t != "auto") {
+        return Err(CliError::ClusterOption("transport"));
+    }
+    match low.source.as_deref() {
+        None => Ok("embedded".to_owned()),
+        Some(s @ ("embedded" | "none" | "rchfs")) => Ok(s.to_owned()),
+        Some(s) if is_host_port(s) => Err(CliError::Cluster(s.to_owned())),
+        Some(s) => Err(CliError::UnknownSource(s.to_owned())),
+    }
+}
+
+fn is_host_port(source: &str) -> bool {
+    source.rsplit_once(':').is_some_and(|(host, port)| !host.contains('/') && port.parse::<u16>().is_ok())
+}
+
+fn pool(low: &Low, host: &Host) -> Result<PoolSettings, CliError> {
+    let backing = match (&low.cxl, &low.state) {
+        (None, None) => Backing::Volatile,
+        (Some(cxl), Some(state)) => Backing::Persistent { cxl: cxl.clone(), state: state.clone() },
+        (Some(cxl), None) => return Err(CliError::CxlWithoutState(cxl.clone())),
+        (None, Some(state)) => return Err(CliError::StateWithoutCxl(state.clone())),
+    };
+    Ok(PoolSettings {
+        backing,
+        size: low.size.map(|s| bytes(s, host)).transpose()?,
+        default_size: DEFAULT_SIZE.min(host.memory / 2),
+        page_size: low.page_size.map(|s| page_size(s, host)).transpose()?,
+        inodes: low.inodes,
+        root: RootSettings {
+            uid: low.uid.unwrap_or(host.uid),
+            gid: low.gid.unwrap_or(host.gid),
+            mode: low.mode,
+        },
+    })
+}
+
+fn bytes(size: Size, host: &Host) -> Result<u64, CliError> {
+    size.bytes(host.memory).ok_or(CliError::TooLarge { size: u64::MAX, memory: host.memory })
+}
+
+fn page_size(size: Size, host: &Host) -> Result<PageSize, CliError> {
+    let bytes = bytes(size, host)?;
+    PageSize::from_bytes(bytes).ok_or(CliError::PageSize(bytes))
+}
+
+fn threads(low: &Low, host: &Host) -> Result<usize, CliError> {
+    match low.threads {
+        None => Ok((2 * host.cpus).clamp(4, 16)),
+        Some(n @ 1..=MOST_THREADS) => Ok(n as usize),
+        Some(n) => {
+            Err(CliError::BadValue { name: "threads", value: n.to_string(), want: "a number from 1 to 256" })
+        }
+    }
+}
+
+fn flags(low: &Low, host: &Host) -> Result<MountFlags, CliError> {
+    let root = host.is_root();
+    if low.allow_other && !root && !host.user_allow_other {
+        return Err(CliError::AllowOther);
+    }
+    for (name, given) in [("dev", low.dev), ("suid", low.suid)] {
+        if given == Some(true) && !root {
+            return Err(CliError::RootOnly(name));
+        }
+    }
+    Ok(MountFlags {
+        read_only: low.read_only.unwrap_or(false),
+        allow_other: root || host.user_allow_other,
+        dev: low.dev.unwrap_or(root),
+        suid: low.suid.unwrap_or(root),
+        exec: low.exec.unwrap_or(true),
+        noatime: low.noatime.unwrap_or(false),
+        sync: low.sync.unwrap_or(false),
+        dirsync: low.dirsync,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! Why an operation of the file system failed.
+
+use pool::PoolError;
+use pool::proto::NodeId;
+use pool::proto::meta::MetaError;
+use pool::transport::TransportError;
+use thiserror::Error;
+
+/// The error of every operation of [`Fs`](super::Fs). [`errno`](super::errno) turns it into the number
+/// that the caller of a system call sees.
+#[derive(Debug, Error)]
+pub enum FsError {
+    /// The master refused.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The pool failed.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A node did not answer.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A node answered with something else than what was asked.
+    #[error("{0:?} gave an answer that does not fit the request")]
+    BadReply(NodeId),
+    /// No file is open with this handle.
+    #[error("no open file has handle {0}")]
+    BadHandle(u64),
+    /// The file handle was not opened for this.
+    #[error("the file is not open for this kind of access")]
+    WrongAccess,
+    /// The offset or length is out of range.
+    #[error("offset or length out of range")]
+    BadRange,
+    /// The file would become larger than a file can be.
+    #[error("the file would be too large")]
+    TooBig,
+    /// The pool is full but for what is kept for data that is already in the kernel's cache.
+    #[error("the pool is full")]
+    Full,
+    /// The daemon answered a request for pages with fewer.
+    #[error("the daemon gave out fewer pages than it was asked for")]
+    TooFewPages,
+    /// There is no data, or no hole, from the offset on.
+    #[error("no data or hole from offset {0} on")]
+    NothingThere(u64),
+    /// This mode of the operation is not supported.
+    #[error("not supported")]
+    NotSupported,
+}
+
+/// Result of an operation of the file system.
+pub type Result<T> = std::result::Result<T, FsError>;

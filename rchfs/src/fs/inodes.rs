@@ -1,0 +1,171 @@
+//! The inodes that the kernel knows of: how often it was told, what is open, what was unlinked.
+//!
+//! The kernel may name an inode as long as it has not forgotten every lookup of it, so an unlinked
+//! inode lives until then. A shard's lock is a leaf: nothing else is locked while it is held.
+
+use super::file::File;
+use parking_lot::Mutex;
+use pool::proto::meta::Ino;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SHARDS: u64 = 64;
+
+/// The table of known inodes.
+pub struct Inodes {
+    shards: Vec<Mutex<HashMap<Ino, Known>>>,
+    /// Bytes of unlinked files that nobody has open: they go as soon as the kernel forgets them.
+    doomed: AtomicU64,
+}
+
+#[derive(Default)]
+struct Known {
+    lookups: u64,
+    opens: u32,
+    /// Bytes it takes, once it has no name left.
+    orphan: Option<u64>,
+    file: Option<Arc<File>>,
+}
+
+impl Known {
+    fn unused(&self) -> bool {
+        self.lookups == 0 && self.opens == 0
+    }
+}
+
+impl Default for Inodes {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), doomed: AtomicU64::new(0) }
+    }
+}
+
+impl Inodes {
+    fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Known>> {
+        &self.shards[(ino.0 % SHARDS) as usize]
+    }
+
+    /// The kernel was told of `ino` once more.
+    pub fn looked_up(&self, ino: Ino) {
+        self.shard(ino).lock().entry(ino).or_default().lookups += 1;
+    }
+
+    /// The kernel takes back `count` lookups. Returns true if the inode was unlinked and this was the
+    /// last reference: it can be freed.
+    pub fn forget(&self, ino: Ino, count: u64) -> bool {
+        let mut shard = self.shard(ino).lock();
+        let Some(known) = shard.get_mut(&ino) else { return false };
+        known.lookups = known.lookups.saturating_sub(count);
+        self.drop_unused(&mut shard, ino)
+    }
+
+    /// Opens the file once more: the state that all who have it open share.
+    pub fn open(&self, ino: Ino) -> Arc<File> {
+        let mut shard = self.shard(ino).lock();
+        let known = shard.entry(ino).or_default();
+        if known.opens == 0 {
+            self.doomed.fetch_sub(known.orphan.unwrap_or(0), Ordering::Relaxed);
+        }
+        known.opens += 1;
+        known.file.get_or_insert_with(|| Arc::new(File::new(ino))).clone()
+    }
+
+    /// Closes the file once. Returns true if the inode can be freed, as [`forget`](Self::forget).
+    pub fn close(&self, ino: Ino) -> bool {
+        let mut shard = self.shard(ino).lock();
+        let Some(known) = shard.get_mut(&ino) else { return false };
+        known.opens = known.opens.saturating_sub(1);
+        if known.opens == 0 {
+            known.file = None;
+            self.doomed.fetch_add(known.orphan.unwrap_or(0), Ordering::Relaxed);
+        }
+        self.drop_unused(&mut shard, ino)
+    }
+
+    /// The shared state of the file, if somebody has it open.
+    pub fn live(&self, ino: Ino) -> Option<Arc<File>> {
+        self.shard(ino).lock().get(&ino)?.file.clone()
+    }
+
+    /// `ino` lost its last name and takes `bytes`. Returns true if nobody refers to it: it can be freed.
+    pub fn orphaned(&self, ino: Ino, bytes: u64) -> bool {
+        let mut shard = self.shard(ino).lock();
+        let Some(known) = shard.get_mut(&ino) else { return true };
+        known.orphan = Some(bytes);
+        if known.opens == 0 {
+            self.doomed.fetch_add(bytes, Ordering::Relaxed);
+        }
+        false
+    }
+
+    /// Bytes that come back when the kernel has forgotten what was unlinked.
+    pub fn doomed_bytes(&self) -> u64 {
+        self.doomed.load(Ordering::Relaxed)
+    }
+
+    /// The unlinked files that nobody has open, which the caller now frees.
+    pub fn take_doomed(&self) -> Vec<Ino> {
+        let mut taken = Vec::new();
+        for shard in &self.shards {
+            for (&ino, known) in shard.lock().iter_mut().filter(|(_, k)| k.opens == 0) {
+                if let Some(bytes) = known.orphan.take() {
+                    self.doomed.fetch_sub(bytes, Ordering::Relaxed);
+                    taken.push(ino);
+                }
+            }
+        }
+        taken
+    }
+
+    /// Removes the entry if nothing refers to it; true if it was of an unlinked inode.
+    fn drop_unused(&self, shard: &mut HashMap<Ino, Known>, ino: Ino) -> bool {
+        if !shard.get(&ino).is_some_and(Known::unused) {
+            return false;
+        }
+        let Some(Known { orphan: Some(bytes), .. }) = shard.remove(&ino) else { return false };
+        self.doomed.fetch_sub(bytes, Ordering::Relaxed);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INO: Ino = Ino(70);
+
+    #[test]
+    fn an_unlinked_open_file_is_freed_at_its_last_reference() {
+        let inodes = Inodes::default();
+        inodes.looked_up(INO);
+        let first = inodes.open(INO);
+        assert!(Arc::ptr_eq(&first, &inodes.open(INO)));
+        assert!(!inodes.orphaned(INO, 8192));
+        assert_eq!(inodes.doomed_bytes(), 0);
+        assert!(!inodes.close(INO));
+        assert!(!inodes.close(INO));
+        assert_eq!(inodes.doomed_bytes(), 8192);
+        assert!(inodes.live(INO).is_none());
+        assert!(inodes.forget(INO, 1));
+        assert_eq!(inodes.doomed_bytes(), 0);
+    }
+
+    #[test]
+    fn an_unlinked_file_is_freed_once_even_when_taken_early() {
+        let inodes = Inodes::default();
+        inodes.looked_up(INO);
+        inodes.orphaned(INO, 4096);
+        assert_eq!(inodes.take_doomed(), [INO]);
+        assert_eq!(inodes.doomed_bytes(), 0);
+        assert!(!inodes.forget(INO, 1));
+    }
+
+    #[test]
+    fn a_linked_file_is_never_freed() {
+        let inodes = Inodes::default();
+        inodes.looked_up(INO);
+        inodes.open(INO);
+        assert!(!inodes.forget(INO, 1));
+        assert!(!inodes.close(INO));
+    }
+}

@@ -1,0 +1,268 @@
+//! Operations on names, attributes and whole files: each is one message to the master, and what this
+//! mount remembers about it.
+
+use super::Fs;
+use super::error::{FsError, Result};
+use super::file::{Access, File, Handle, State};
+use pool::proto::meta::{
+    Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaReply, MetaRequest, NewNode, RenameMode, SetAttr,
+    XattrMode,
+};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Name, owner and mode of something to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Making<'a> {
+    /// Directory.
+    pub parent: Ino,
+    /// Name in it.
+    pub name: &'a [u8],
+    /// Who makes it.
+    pub caller: Caller,
+    /// Permission bits asked for.
+    pub perm: u16,
+    /// Bits that the caller's umask clears.
+    pub umask: u16,
+}
+
+impl Fs {
+    /// The inode called `name`. Counts as one lookup, which [`forget`](Self::forget) takes back.
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        let attr = self.meta_attr(MetaRequest::Lookup { parent, name: name.to_vec() })?;
+        self.inodes.looked_up(attr.ino);
+        Ok(attr)
+    }
+
+    /// The kernel takes back `count` lookups of `ino`.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if self.inodes.forget(ino, count) {
+            self.forget_at_master(vec![ino]);
+        }
+    }
+
+    /// Attributes. With the handle of a writer (as the kernel asks before a buffered write) the answer
+    /// is [`FsError::Full`] when that write would find no space.
+    pub fn getattr(&self, ino: Ino, handle: Option<u64>) -> Result<Attr> {
+        if let Some(file) = self.inodes.live(ino) {
+            if let Some(number) = handle
+                && self.handles.get(number).is_ok_and(|h| h.access.write)
+                && self.is_squeezed(&file)?
+            {
+                return Err(FsError::Full);
+            }
+            self.flush_times(&file)?;
+        }
+        self.meta_attr(MetaRequest::GetAttr { ino })
+    }
+
+    /// Whether the attributes of `ino` may change without the kernel's doing.
+    pub fn is_volatile(&self, ino: Ino) -> bool {
+        self.inodes.live(ino).is_some_and(|f| f.squeezed.load(Ordering::Acquire))
+    }
+
+    /// Sets attributes.
+    pub fn setattr(&self, ino: Ino, caller: Caller, set: SetAttr) -> Result<Attr> {
+        match set.size {
+            Some(size) if size > FILE_SIZE_MAX => Err(FsError::TooBig),
+            Some(size) => {
+                let file = self.inodes.open(ino);
+                let result = self.resize(&file, caller, set, size);
+                self.close_file(&file);
+                result
+            }
+            None => {
+                if let Some(file) = self.inodes.live(ino) {
+                    if set.mtime.is_some() {
+                        file.touched.store(false, Ordering::Release);
+                    }
+                    file.atime_good_until.store(i64::MIN, Ordering::Relaxed);
+                }
+                self.meta_attr(MetaRequest::SetAttr { ino, caller, set })
+            }
+        }
+    }
+
+    fn resize(&self, file: &File, caller: Caller, set: SetAttr, size: u64) -> Result<Attr> {
+        let mut state = file.state.write();
+        let request = MetaRequest::SetAttr { ino: file.ino, caller, set };
+        if !state.loaded && self.load(file, &mut state).is_err() {
+            // Not a regular file: the master knows which error that is.
+            return self.meta_attr(request);
+        }
+        if size > state.size {
+            self.zero_mapped(&state, state.size..size)?;
+        }
+        let attr = self.meta_attr(request)?;
+        state.map.remove(self.size.pages_for(size)..u64::MAX);
+        state.size = size;
+        file.wrote(false);
+        Ok(attr)
+    }
+
+    /// Asks the master for size and map.
+    pub(super) fn load(&self, file: &File, state: &mut State) -> Result<()> {
+        let mut fresh = State { loaded: true, ..State::default() };
+        let mut from = Some(0);
+        while let Some(page) = from {
+            let request = MetaRequest::Map { ino: file.ino, from: page, limit: 4096 };
+            let MetaReply::Map { attr, extents, next } = self.meta(request)? else {
+                return Err(Self::bad_reply());
+            };
+            extents.into_iter().for_each(|e| fresh.map.insert(e));
+            fresh.size = attr.size;
+            from = next;
+        }
+        *state = fresh;
+        Ok(())
+    }
+
+    /// Makes an inode. Counts as one lookup.
+    pub fn make(&self, what: Making<'_>, node: NewNode) -> Result<Attr> {
+        let Making { parent, name, caller, perm, umask } = what;
+        let request = MetaRequest::Make { parent, name: name.to_vec(), caller, node, perm, umask };
+        let attr = self.meta_attr(request)?;
+        self.inodes.looked_up(attr.ino);
+        Ok(attr)
+    }
+
+    /// Makes a regular file and opens it.
+    pub fn create(&self, what: Making<'_>, access: Access) -> Result<(Attr, u64)> {
+        let attr = self.make(what, NewNode::File)?;
+        let file = self.inodes.open(attr.ino);
+        file.state.write().loaded = true;
+        Ok((attr, self.new_handle(file, access)))
+    }
+
+    /// Opens a regular file, emptying it first if `truncate`.
+    pub fn open(&self, ino: Ino, caller: Caller, access: Access, truncate: bool) -> Result<u64> {
+        if truncate {
+            self.setattr(ino, caller, SetAttr { size: Some(0), ..SetAttr::default() })?;
+        }
+        Ok(self.new_handle(self.inodes.open(ino), access))
+    }
+
+    fn new_handle(&self, file: Arc<File>, access: Access) -> u64 {
+        if access.write && !access.direct {
+            file.cached_writers.fetch_add(1, Ordering::Relaxed);
+        }
+        self.handles.add(Handle { file, access })
+    }
+
+    /// Closes a handle.
+    pub fn release(&self, handle: u64) -> Result<()> {
+        let handle = self.handles.remove(handle)?;
+        if handle.access.write && !handle.access.direct {
+            handle.file.cached_writers.fetch_sub(1, Ordering::Relaxed);
+        }
+        let flushed = self.flush_times(&handle.file);
+        self.close_file(&handle.file);
+        flushed
+    }
+
+    fn close_file(&self, file: &File) {
+        if self.inodes.close(file.ino) {
+            self.forget_at_master(vec![file.ino]);
+        }
+    }
+
+    /// Adds a name. Counts as one lookup.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        let attr = self.meta_attr(MetaRequest::Link { ino, parent, name: name.to_vec() })?;
+        self.inodes.looked_up(attr.ino);
+        Ok(attr)
+    }
+
+    /// Removes a name of something that is not a directory.
+    pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let attr = self.meta_attr(MetaRequest::Unlink { parent, name: name.to_vec() })?;
+        self.lost_a_name(&attr);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let attr = self.meta_attr(MetaRequest::Rmdir { parent, name: name.to_vec() })?;
+        self.lost_a_name(&attr);
+        Ok(())
+    }
+
+    /// Renames.
+    pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<()> {
+        let reply = self.meta(MetaRequest::Rename {
+            parent: from.0,
+            name: from.1.to_vec(),
+            new_parent: to.0,
+            new_name: to.1.to_vec(),
+            mode,
+        })?;
+        let MetaReply::Renamed { replaced } = reply else { return Err(Self::bad_reply()) };
+        if let Some(attr) = replaced {
+            self.lost_a_name(&attr);
+        }
+        Ok(())
+    }
+
+    fn lost_a_name(&self, attr: &Attr) {
+        if attr.nlink == 0 && self.inodes.orphaned(attr.ino, attr.blocks * 512) {
+            self.forget_at_master(vec![attr.ino]);
+        }
+    }
+
+    /// The target of a symbolic link.
+    pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        self.meta_bytes(MetaRequest::ReadLink { ino })
+    }
+
+    /// Entries of a directory after `after`, at most `limit`. With `plus` each has attributes; the
+    /// caller counts the lookups of those it passes on ([`looked_up`](Self::looked_up)).
+    pub fn readdir(&self, ino: Ino, after: u64, limit: u32, plus: bool) -> Result<Vec<DirEntry>> {
+        if after == 0 {
+            self.dir_was_read(ino)?;
+        }
+        match self.meta(MetaRequest::ReadDir { ino, after, limit, plus })? {
+            MetaReply::Entries(entries) => Ok(entries),
+            _ => Err(Self::bad_reply()),
+        }
+    }
+
+    /// The kernel was told of `ino` in a directory listing.
+    pub fn looked_up(&self, ino: Ino) {
+        self.inodes.looked_up(ino);
+    }
+
+    /// Value of an extended attribute.
+    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        self.meta_bytes(MetaRequest::GetXattr { ino, name: name.to_vec() })
+    }
+
+    /// Names of the extended attributes, each ended by a zero byte.
+    pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
+        self.meta_bytes(MetaRequest::ListXattr { ino })
+    }
+
+    /// Sets an extended attribute.
+    pub fn setxattr(
+        &self,
+        ino: Ino,
+        caller: Caller,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Result<()> {
+        let (name, value) = (name.to_vec(), value.to_vec());
+        self.meta_attr(MetaRequest::SetXattr { ino, caller, name, value, mode }).map(drop)
+    }
+
+    /// Removes an extended attribute.
+    pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        self.meta_attr(MetaRequest::RemoveXattr { ino, name: name.to_vec() }).map(drop)
+    }
+
+    fn meta_bytes(&self, request: MetaRequest) -> Result<Vec<u8>> {
+        match self.meta(request)? {
+            MetaReply::Bytes(bytes) => Ok(bytes),
+            _ => Err(Self::bad_reply()),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Operations on ranges of a file: fallocate(2), lseek(2) for data and holes, copy_file_range(2).
+
+use super::Fs;
+use super::error::{FsError, Result};
+use super::file::{File, State};
+use super::io::WriteFlags;
+use super::space::Origin;
+use pool::Fill;
+use pool::proto::meta::{FILE_SIZE_MAX, MetaRequest};
+use std::ops::Range;
+
+/// What fallocate(2) does to a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Falloc {
+    /// Pages for it all; the file grows to its end unless `keep_size`.
+    Allocate {
+        /// `FALLOC_FL_KEEP_SIZE`
+        keep_size: bool,
+    },
+    /// It becomes a hole; the size stays.
+    PunchHole,
+    /// It reads as zeros and has pages; the file grows unless `keep_size`.
+    ZeroRange {
+        /// `FALLOC_FL_KEEP_SIZE`
+        keep_size: bool,
+    },
+}
+
+/// What lseek(2) looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// `SEEK_DATA`
+    Data,
+    /// `SEEK_HOLE`
+    Hole,
+}
+
+/// The most bytes that one call copies: the caller asks again for the rest, and others get a turn.
+const COPY_MAX: u64 = 16 << 20;
+/// The size of the buffer between a read and a write of a copy.
+const COPY_CHUNK: u64 = 1 << 20;
+/// Pages allocated and committed in one step of fallocate.
+const ALLOC_STEP: u64 = 16 << 10;
+
+const BY_PROGRAM: WriteFlags = WriteFlags { origin: Origin::Program, kill_suid: false };
+
+impl Fs {
+    /// fallocate(2).
+    pub fn fallocate(&self, handle: u64, at: u64, len: u64, what: Falloc) -> Result<()> {
+        let handle = self.handles.get(handle)?;
+        if !handle.access.write {
+            return Err(FsError::WrongAccess);
+        }
+        if len == 0 {
+            return Err(FsError::BadRange);
+        }
+        let end = at.checked_add(len).filter(|&e| e <= FILE_SIZE_MAX).ok_or(FsError::TooBig)?;
+        let file = &handle.file;
+        let mut state = file.state.write();
+        if !state.loaded {
+            self.load(file, &mut state)?;
+        }
+        file.wrote(false);
+        match what {
+            Falloc::PunchHole => self.punch(file, &mut state, at..end),
+            Falloc::Allocate { keep_size } => self.allocate(file, &mut state, at..end, keep_size),
+            Falloc::ZeroRange { keep_size } => {
+                self.zero_mapped(&state, at..end)?;
+                self.allocate(file, &mut state, at..end, keep_size)
+            }
+        }
+    }
+
+    fn punch(&self, file: &File, state: &mut State, range: Range<u64>) -> Result<()> {
+        let whole = self.size.pages_for(range.start)..self.size.page_of(range.end);
+        let shift = self.size.shift();
+        if whole.start < whole.end {
+            self.zero_mapped(state, range.start..whole.start << shift)?;
+            self.zero_mapped(state, whole.end << shift..range.end)?;
+        } else {
+            return self.zero_mapped(state, range).and_then(|()| self.commit(file, vec![], 0, BY_PROGRAM));
+        }
+        let (from, to) = (whole.start, whole.end);
+        self.meta_attr(MetaRequest::Punch { ino: file.ino, from, to })?;
+        state.map.remove(whole);
+        Ok(())
+    }
+
+    fn allocate(&self, file: &File, state: &mut State, range: Range<u64>, keep_size: bool) -> Result<()> {
+        let holes = state.map.holes(self.size.page_of(range.start)..self.size.pages_for(range.end));
+        self.check_room(holes.iter().map(|h| h.end - h.start).sum())?;
+        if range.start > state.size && !keep_size {
+            self.zero_mapped(state, state.size..range.start)?;
+        }
+        if !keep_size && state.size < range.end {
+            // What was kept beyond the end of the file, and the rest of its last page.
+            self.zero_mapped(state, state.size..range.end)?;
+        }
+        for step in holes.into_iter().flat_map(in_steps) {
+            let new = self.take_pages(file, &[step], Origin::Program, Fill::Zeroed)?;
+            if let Err(e) = self.commit(file, new.clone(), 0, BY_PROGRAM) {
+                self.give_back(&new);
+                return Err(e);
+            }
+            new.into_iter().for_each(|e| state.map.insert(e));
+        }
+        if !keep_size && range.end > state.size {
+            self.commit(file, vec![], range.end, BY_PROGRAM)?;
+            state.size = range.end;
+        }
+        Ok(())
+    }
+
+    /// Refuses early what cannot fit, before anything is taken.
+    fn check_room(&self, pages: u64) -> Result<()> {
+        let room = self.space()?.available;
+        if pages > room { Err(FsError::Full) } else { Ok(()) }
+    }
+
+    /// lseek(2) for data or a hole, from `at` on.
+    pub fn seek(&self, handle: u64, at: u64, what: Seek) -> Result<u64> {
+        let handle = self.handles.get(handle)?;
+        let state = self.loaded(&handle.file)?;
+        if at >= state.size {
+            return Err(FsError::NothingThere(at));
+        }
+        match what {
+            Seek::Hole => Ok(state.map.next_hole(at, self.size).min(state.size)),
+            Seek::Data => state
+                .map
+                .next_data(at, self.size)
+                .filter(|&d| d < state.size)
+                .ok_or(FsError::NothingThere(at)),
+        }
+    }
+
+    /// Whether the kernel may hold data of the file that it has not written yet.
+    pub fn may_be_dirty(&self, handle: u64) -> bool {
+        self.handles
+            .get(handle)
+            .is_ok_and(|h| h.file.cached_writers.load(std::sync::atomic::Ordering::Relaxed) > 0)
+    }
+
+    /// Copies up to `len` bytes between files (or within one, where the ranges do not overlap) and
+    /// returns how many; fewer at the end of the source, and of a long copy.
+    pub fn copy(&self, from: u64, from_at: u64, to: u64, to_at: u64, len: u64) -> Result<u64> {
+        let (from, to) = (self.handles.get(from)?, self.handles.get(to)?);
+        if !from.access.read || !to.access.write {
+            return Err(FsError::WrongAccess);
+        }
+        let mut buffer = Vec::new();
+        let mut done = 0;
+        let len = len.min(COPY_MAX);
+        while done < len {
+            let chunk = (len - done).min(COPY_CHUNK) as usize;
+            match self.copy_chunk(&from.file, from_at + done, &to.file, to_at + done, chunk, &mut buffer) {
+                // The end of the source, as it was when the copy came there.
+                Ok(n) if n < chunk as u64 => return Ok(done + n),
+                Ok(n) => done += n,
+                Err(_) if done > 0 => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn copy_chunk(
+        &self,
+        from: &File,
+        from_at: u64,
+        to: &File,
+        to_at: u64,
+        len: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<u64> {
+        self.read_file(from, from_at, len, buffer)?;
+        if !buffer.is_empty() {
+            self.write_file(to, to_at, buffer, BY_PROGRAM)?;
+        }
+        Ok(buffer.len() as u64)
+    }
+}
+
+/// Cuts a range of pages into steps.
+fn in_steps(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let end = range.end.min(at.saturating_add(ALLOC_STEP));
+        let step = at..end;
+        at = end;
+        (step.start < step.end).then_some(step)
+    })
+}

@@ -1,0 +1,70 @@
+//! The times that are this side's to keep: modification times of writes that pass the kernel's cache,
+//! and access times (relatime, as mount(8) has it).
+
+use super::Fs;
+use super::error::Result;
+use super::file::File;
+use pool::proto::meta::{Attr, Caller, Ino, MetaRequest, SetAttr, SetTime, Time};
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds after which an access time is renewed whatever happened.
+const RELATIME_SECS: i64 = 24 * 3600;
+
+/// Who renews access times.
+const SYSTEM: Caller = Caller { uid: 0, gid: 0 };
+
+fn now_secs() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}
+
+/// Whether relatime renews the access time of an inode with these attributes.
+fn is_stale(attr: &Attr, now: i64) -> bool {
+    let Time { sec, .. } = attr.atime;
+    attr.atime <= attr.mtime || attr.atime <= attr.ctime || now.saturating_sub(sec) >= RELATIME_SECS
+}
+
+impl Fs {
+    /// Tells the master that `file` was written, if it does not know.
+    pub(super) fn flush_times(&self, file: &File) -> Result<()> {
+        if !file.touched.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let request =
+            MetaRequest::Commit { ino: file.ino, extents: vec![], size: 0, touch: true, kill_suid: false };
+        let attr = self.meta_attr(request)?;
+        if let Some(kernel) = self.kernel.get() {
+            kernel.set_mtime(file.ino, attr.mtime);
+        }
+        Ok(())
+    }
+
+    /// `file` was read.
+    pub(super) fn was_read(&self, file: &File) -> Result<()> {
+        if self.config.noatime {
+            return Ok(());
+        }
+        let now = now_secs();
+        if now < file.atime_good_until.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.flush_times(file)?;
+        self.renew_atime(file.ino, now)?;
+        file.atime_good_until.store(now + RELATIME_SECS, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The directory `ino` was read.
+    pub(super) fn dir_was_read(&self, ino: Ino) -> Result<()> {
+        if self.config.noatime { Ok(()) } else { self.renew_atime(ino, now_secs()) }
+    }
+
+    fn renew_atime(&self, ino: Ino, now: i64) -> Result<()> {
+        let attr = self.meta_attr(MetaRequest::GetAttr { ino })?;
+        if is_stale(&attr, now) {
+            let set = SetAttr { atime: Some(SetTime::Now), ctime: Some(attr.ctime), ..SetAttr::default() };
+            self.meta_attr(MetaRequest::SetAttr { ino, caller: SYSTEM, set })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Telling the kernel things it did not ask for.
+//!
+//! A notification about an inode waits for requests about that inode, so it must never be sent by a
+//! thread that answers requests: one thread does nothing else.
+
+use super::by_handle;
+use super::tune::Settings;
+use crate::fs::Kernel;
+use fuser::{INodeNo, Notifier};
+use pool::proto::meta::{Ino, Time};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+/// Something to tell the kernel.
+enum Task {
+    /// Its attributes of the inode are out of date.
+    ForgetAttributes(Ino),
+    /// The modification time of the inode is this.
+    SetMtime(Ino, Time),
+    /// It may hold this many bytes of dirty data.
+    LimitDirty(u64),
+    /// Write back, and drop, what it holds of the inode; then go on.
+    WriteBack(Ino, Box<dyn FnOnce() + Send>),
+}
+
+/// The way to the thread that talks to the kernel.
+#[derive(Clone)]
+pub struct Notify(Sender<Task>);
+
+impl Notify {
+    /// A way to nowhere yet, and the end that [`serve`] wants.
+    pub fn new() -> (Self, Tasks) {
+        let (sender, receiver) = channel();
+        (Self(sender), Tasks(receiver))
+    }
+
+    /// Makes the kernel write back what it holds of `ino`, then calls `then`, on another thread. `then`
+    /// is dropped uncalled if the mount is on its way down.
+    pub fn write_back(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
+        self.send(Task::WriteBack(ino, Box::new(then)));
+    }
+
+    fn send(&self, task: Task) {
+        if self.0.send(task).is_err() {
+            log::debug!("the kernel is not listening any more");
+        }
+    }
+}
+
+impl Kernel for Notify {
+    fn forget_attributes(&self, ino: Ino) {
+        self.send(Task::ForgetAttributes(ino));
+    }
+
+    fn set_mtime(&self, ino: Ino, time: Time) {
+        self.send(Task::SetMtime(ino, time));
+    }
+
+    fn limit_dirty(&self, bytes: u64) {
+        self.send(Task::LimitDirty(bytes));
+    }
+}
+
+/// Tasks that wait to be carried out.
+pub struct Tasks(Receiver<Task>);
+
+/// Starts the thread that carries out `tasks` for the mount on `dir` until every [`Notify`] is gone.
+pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf) -> io::Result<()> {
+    let run = move || {
+        // Takes an answer from ourselves, so it is there once the first request is answered.
+        let settings = Settings::of(&dir).inspect_err(|e| log::debug!("{}: {e}", dir.display())).ok();
+        settings.iter().for_each(Settings::begin);
+        for task in tasks.0 {
+            match task {
+                Task::ForgetAttributes(ino) => invalidate(&kernel, ino, -1),
+                Task::SetMtime(ino, time) => set_mtime(&dir, ino, time),
+                Task::LimitDirty(bytes) => settings.iter().for_each(|s| s.limit_dirty(bytes)),
+                Task::WriteBack(ino, then) => {
+                    invalidate(&kernel, ino, 0);
+                    then();
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("kernel".into()).spawn(run).map(drop)
+}
+
+fn set_mtime(dir: &Path, ino: Ino, time: Time) {
+    match by_handle::set_mtime(dir, ino, time) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::ESTALE) => {}
+        Err(e) => log::debug!("the kernel keeps an old modification time of inode {}: {e}", ino.0),
+    }
+}
+
+/// Drops what the kernel caches of `ino`: attributes, and from `offset` on data if that is not negative.
+fn invalidate(kernel: &Notifier, ino: Ino, offset: i64) {
+    match kernel.inval_inode(INodeNo(ino.0), offset, 0) {
+        Ok(()) => {}
+        // It does not know the inode any more.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => log::debug!("telling the kernel about inode {}: {e}", ino.0),
+    }
+}

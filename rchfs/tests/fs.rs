@@ -1,0 +1,10 @@
+//! The file system without FUSE: a master, a daemon and a pool in this process, and `Fs` above them.
+
+#[path = "fs/contents.rs"]
+mod contents;
+#[path = "fs/faults.rs"]
+mod faults;
+#[path = "fs/rig.rs"]
+mod rig;
+#[path = "fs/space.rs"]
+mod space;

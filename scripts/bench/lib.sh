@@ -1,0 +1,70 @@
+# Sourced by the benchmark scripts: temporary mounts, one fio job, where results go, medians.
+# shellcheck shell=bash source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+
+# A directory for everything temporary; what is mounted under it is unmounted when the script ends.
+begin() {
+    command -v fio >/dev/null || die "fio is not installed; install the package fio"
+    [ "$(id -u)" -eq 0 ] || die "this mounts a tmpfs to compare with, which takes root"
+    WORK=$(mktemp -d /tmp/rchfs-bench.XXXXXX)
+    trap finish EXIT
+    trap 'exit 130' INT TERM
+}
+
+finish() {
+    local m
+    for m in $(awk -v w="$WORK/" 'index($5, w) == 1 { print $5 }' /proc/self/mountinfo | sort -r); do
+        umount "$m" 2>/dev/null || umount -l "$m"
+    done
+    rm -rf --one-file-system "$WORK"
+}
+
+# Sets RESULTS to this day's directory on this machine and STAMP to what names this run's files there.
+results() {
+    local commit
+    commit=$(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null || echo unknown)
+    git -C "$ROOT" diff --quiet HEAD -- ':!scripts/bench/results' 2>/dev/null || commit=$commit-changed
+    RESULTS=$ROOT/scripts/bench/results/$(date +%F)-$(uname -n)
+    STAMP=$1-$commit
+    mkdir -p "$RESULTS"
+    {
+        echo "commit: $commit"
+        echo "date:   $(date -Is)"
+        echo "kernel: $(uname -r)"
+        echo "cpu:    $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)"
+        echo "memory: $(awk '/^MemTotal/ { printf "%.1f GiB", $2 / 1048576 }' /proc/meminfo)"
+        echo "fio:    $(fio --version)"
+        echo "huge pages for shared memory: $(cat /sys/kernel/mm/transparent_hugepage/shmem_enabled 2>/dev/null)"
+        echo "FUSE pages a request, at most: $(cat /proc/sys/fs/fuse/max_pages_limit 2>/dev/null)"
+    } >"$RESULTS/$STAMP.machine.txt"
+}
+
+# fio_job DIR SECONDS ARGUMENT...: prints "KiB/s operations/s mean-us p99-us", reads and writes together,
+# or "FAIL" with fio's own words on standard error.
+fio_job() {
+    local dir=$1 seconds=$2 out
+    shift 2
+    if ! out=$(timeout $((seconds * 10 + 60)) fio --name=job --directory="$dir" --ioengine=psync --thread --iodepth=1 \
+        --runtime="$seconds" --time_based --group_reporting --norandommap --randrepeat=0 --fallocate=none \
+        --output-format=terse --terse-version=3 "$@" 2>&1); then
+        printf '%s\n' "$out" | tail -3 >&2
+        echo FAIL
+        return
+    fi
+    # Terse version 3: reads from field 6, writes from field 47; bandwidth, operations, percentiles, latency.
+    awk -F';' '
+        function p99(from,  i, a) { for (i = from; i < from + 20; i++) if ($i ~ /^99\.000000%=/) { split($i, a, "="); return a[2] } }
+        /^3;/ { r = $8; w = $49; n = r + w; if (!n) next
+            printf "%d %d %.2f %d\n", $7 + $48, n, ($40 * r + $81 * w) / n, (r >= w) ? p99(18) : p99(59); ok = 1 }
+        END { if (!ok) print "FAIL" }' <<<"$out"
+}
+
+# Lines "KEY... VALUE" in, lines "KEY... MEDIAN" out, keys in the order of their first appearance.
+medians() {
+    awk '{ v = $NF; sub(/[ \t]+[^ \t]+$/, ""); if (!($0 in n)) order[++keys] = $0; val[$0, ++n[$0]] = v }
+        END { for (k = 1; k <= keys; k++) { key = order[k]; c = n[key]
+            for (i = 1; i <= c; i++) a[i] = val[key, i] + 0
+            for (i = 1; i <= c; i++) for (j = i + 1; j <= c; j++) if (a[j] < a[i]) { t = a[i]; a[i] = a[j]; a[j] = t }
+            m = c % 2 ? a[(c + 1) / 2] : (a[c / 2] + a[c / 2 + 1]) / 2
+            printf "%s %.6g\n", key, m } }'
+}

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# test.sh   checks everything: formatting, lints, unit tests, random operations against a reference, end to
+#           end on real mounts, crashes, real programs, pjdfstest and fsx.
+# As root it installs what the tests run with apt-get; otherwise it says what is missing. Takes about a
+# quarter of an hour on two cores from nothing. Leaves nothing behind but target/ and ~/.cargo.
+#   RCHFS_ALLOW_NO_FUSE=1   where there is no /dev/fuse, skip what needs it instead of failing
+#   RCHFS_TEST_PROFILE=dev|release   how to build (dev, optimised a little)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+top=$PWD
+
+say() { printf '== %s\n' "$*"; }
+die() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }
+
+# Program and the Debian package it comes in.
+tools=(fusermount3:fuse3 fio:fio rsync:rsync setfacl:acl setfattr:attr sqlite3:sqlite3 gcc:gcc make:make git:git
+    setpriv:util-linux unshare:util-linux dpkg-deb:dpkg setcap:libcap2-bin pkg-config:pkg-config)
+
+install_tools() {
+    local missing=() entry
+    for entry in "${tools[@]}"; do
+        command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        say "installing ${missing[*]}"
+        apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y "${missing[@]}" >/dev/null
+    else
+        die "missing: ${missing[*]}; install them with your package manager (Debian: apt-get install ${missing[*]})"
+    fi
+}
+
+# A conformance suite at the version that the settings in tests/conformance/ were written for.
+install_suite() {
+    local name=$1 version=$2 bin=${CARGO_HOME:-$HOME/.cargo}/bin/$1
+    [[ "$("$bin" --version 2>/dev/null)" == *"$version"* ]] && return 0
+    say "installing $name $version"
+    cargo install --quiet --locked --target-dir "$top/target/tools" "$name@$version"
+}
+
+# Mounts that a test left behind because it was killed, and its directories.
+clean_up() {
+    local dir
+    while read -r dir; do
+        umount -l "$dir" 2>/dev/null || fusermount3 -uz "$dir" 2>/dev/null || true
+    done < <(awk -v top="$TMPDIR/" 'index($5, top) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
+    rm -rf --one-file-system "$TMPDIR"
+}
+
+install_tools
+TMPDIR=$(mktemp -d /tmp/rchfs-test.XXXXXX)
+chmod 755 "$TMPDIR"
+export TMPDIR RCHFS_E2E_SKIPPED=$TMPDIR/skipped
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+[ -e /dev/fuse ] || { [ "$(id -u)" -ne 0 ] || modprobe fuse 2>/dev/null || true; }
+install_suite pjdfstest 0.2.2
+install_suite fsx 0.3.2
+
+profile=${RCHFS_TEST_PROFILE:-dev}
+say "formatting"
+cargo fmt --all --check
+say "lints"
+cargo clippy --quiet --workspace --all-targets --profile "$profile" -- -D warnings
+say "build ($profile)"
+cargo build --quiet --workspace --profile "$profile"
+
+say "tests"
+code=0
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace --cargo-profile "$profile" --profile ci || code=$?
+else
+    # The crash, program and conformance suites keep both cores busy by themselves: few at a time.
+    cargo test --quiet --workspace --profile "$profile" --no-fail-fast -- --test-threads "$(nproc)" || code=$?
+fi
+say "documentation tests"
+cargo test --quiet --workspace --profile "$profile" --doc || code=$?
+
+if [ -s "$RCHFS_E2E_SKIPPED" ]; then
+    say "skipped"
+    sort -u "$RCHFS_E2E_SKIPPED"
+fi
+[ $code -eq 0 ] && say "all passed" || say "FAILED"
+exit $code

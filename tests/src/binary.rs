@@ -1,0 +1,81 @@
+//! Finds the programs under test beside the test itself, and builds `mount.rchfs` when it is missing or
+//! older than its sources.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+/// The crates that `mount.rchfs` is made of.
+const SOURCES: [&str; 4] = ["pool", "daemon", "master", "rchfs"];
+
+/// The top of the source tree.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace")
+}
+
+/// The directory of built programs that this test was built into (`target/debug` or the like).
+fn target_dir() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test knows where it is");
+    let dir = exe.parent().expect("a file lies in a directory");
+    match dir.file_name() {
+        Some(name) if name == "deps" => dir.parent().expect("deps lies in target/PROFILE").to_path_buf(),
+        _ => dir.to_path_buf(),
+    }
+}
+
+/// The `mount.rchfs` under test: `RCHFS_MOUNT_BIN`, or the one of this build.
+pub fn mount_rchfs() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| match std::env::var_os("RCHFS_MOUNT_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let path = target_dir().join("mount.rchfs");
+            if is_stale(&path) {
+                build();
+            }
+            assert!(path.exists(), "{} was not built", path.display());
+            path
+        }
+    })
+}
+
+/// The helper process of the suites (see [`crate::actor`]).
+pub fn actor() -> PathBuf {
+    target_dir().join("e2e-actor")
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|meta| meta.modified()).ok()
+}
+
+fn is_stale(binary: &Path) -> bool {
+    let Some(built) = modified(binary) else { return true };
+    SOURCES.iter().any(|krate| newest_source(&workspace().join(krate).join("src")) > Some(built))
+}
+
+fn newest_source(dir: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(dir).ok()?.flatten();
+    entries
+        .filter_map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => newest_source(&entry.path()),
+            _ if entry.path().extension() == Some(OsStr::new("rs")) => modified(&entry.path()),
+            _ => None,
+        })
+        .max()
+}
+
+/// Cargo's own lock makes this safe from several tests at once; all but the first find nothing to do.
+fn build() {
+    let dir = target_dir();
+    let profile = match dir.file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", "rchfs", "--profile", profile, "--target-dir"]);
+    cargo.arg(dir.parent().expect("the profile's directory lies in a target directory"));
+    let status = cargo.current_dir(workspace()).status().expect("cargo runs");
+    assert!(status.success(), "mount.rchfs does not build: {status}");
+}
