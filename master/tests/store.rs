@@ -4,8 +4,12 @@
 mod crash;
 #[path = "support/fixture.rs"]
 mod fixture;
+#[path = "store/full.rs"]
+mod full;
 #[path = "store/opening.rs"]
 mod opening;
+#[path = "store/threads.rs"]
+mod threads;
 
 use fixture::*;
 use master::Master;

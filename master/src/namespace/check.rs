@@ -19,34 +19,33 @@ use pool::proto::meta::{Ino, Kind};
 struct Census {
     /// How many entries name an inode.
     names: HashMap<Ino, u32>,
-    /// How many of a directory's entries are directories.
-    subdirs: HashMap<Ino, u32>,
+    /// The directories in a directory.
+    subdirs: HashMap<Ino, Vec<Ino>>,
     /// Directories that the root leads to.
     reached: HashSet<Ino>,
 }
 
 impl Census {
     fn of(ns: &Namespace) -> Self {
-        let mut census = Self::default();
+        let mut census = Self { names: HashMap::with_capacity(ns.len()), ..Self::default() };
         for (parent, inode) in ns.iter() {
             for (_, entry) in inode.dir().into_iter().flat_map(|dir| dir.after(0)) {
                 *census.names.entry(entry.ino).or_default() += 1;
                 if ns.dir(entry.ino).is_ok() {
-                    *census.subdirs.entry(parent).or_default() += 1;
+                    census.subdirs.entry(parent).or_default().push(entry.ino);
                 }
             }
         }
-        census.reach(ns, Ino::ROOT);
+        census.reach(Ino::ROOT);
         census
     }
 
-    /// Adds `from` and all directories in it to those that are reached.
-    fn reach(&mut self, ns: &Namespace, from: Ino) {
+    /// Adds the directory `from` and all directories in it to those that are reached.
+    fn reach(&mut self, from: Ino) {
         let mut todo = vec![from];
         while let Some(ino) = todo.pop() {
-            let Ok(dir) = ns.dir(ino) else { continue };
             if self.reached.insert(ino) {
-                todo.extend(dir.after(0).map(|(_, entry)| entry.ino));
+                todo.extend(self.subdirs.get(&ino).into_iter().flatten());
             }
         }
     }
@@ -59,7 +58,7 @@ impl Census {
     fn nlink(&self, ino: Ino, kind: Kind) -> u32 {
         match kind {
             Kind::Dir if ino == Ino::ROOT || self.names(ino) > 0 => {
-                2 + self.subdirs.get(&ino).copied().unwrap_or(0)
+                2 + self.subdirs.get(&ino).map_or(0, |dirs| dirs.len() as u32)
             }
             _ => self.names(ino),
         }

@@ -124,8 +124,8 @@ impl Extents {
     /// Plans to map `new`, in the place of whatever is mapped there.
     ///
     /// # Errors
-    /// `Invalid` if `new` is not in order, overlaps itself, or brings a page that the file has elsewhere
-    /// among the pages that are replaced.
+    /// `Invalid` if `new` is not in order, overlaps itself, or brings a page that the file already has at
+    /// another place among those that are replaced or next to them (all of a map is not searched).
     pub(crate) fn plan_put(&self, new: &[Extent]) -> Result<MapPlan, MetaError> {
         check_new(new)?;
         let mut plan = MapPlan::default();
@@ -146,7 +146,7 @@ impl Extents {
                 }
                 taken += 1;
             }
-            plan_cluster(&mut plan, &old, &rest[..taken]);
+            plan_cluster(&mut plan, &old, &rest[..taken])?;
             rest = &rest[taken..];
         }
         no_page_twice(&plan.freed, new)?;
@@ -155,7 +155,7 @@ impl Extents {
 }
 
 /// Replaces the runs `old`, all that touch `new`, by runs that also map `new`.
-fn plan_cluster(plan: &mut MapPlan, old: &[Extent], new: &[Extent]) {
+fn plan_cluster(plan: &mut MapPlan, old: &[Extent], new: &[Extent]) -> Result<(), MetaError> {
     let mut pieces: Vec<Extent> = new.to_vec();
     plan.gained += new.iter().map(|n| u64::from(n.run.count)).sum::<u64>();
     for &o in old {
@@ -178,6 +178,7 @@ fn plan_cluster(plan: &mut MapPlan, old: &[Extent], new: &[Extent]) {
     let begins = |list: &[Extent], at: u64| list.binary_search_by_key(&at, |e| e.at).ok().map(|i| list[i]);
     plan.remove.extend(old.iter().map(|o| o.at).filter(|&at| begins(&pieces, at).is_none()));
     plan.add.extend(pieces.iter().filter(|p| begins(old, p.at) != Some(**p)));
+    no_id_twice(&pieces)
 }
 
 /// The part of a run within the pages `from..to` of the file.
@@ -220,12 +221,23 @@ fn check_new(new: &[Extent]) -> Result<(), MetaError> {
     if new.windows(2).any(|w| w[0].end() > w[1].at) {
         return bad("runs of pages are not in order, or overlap");
     }
-    let mut ids: Vec<(u64, u64)> = new.iter().map(|e| (e.run.first.raw(), e.run.end())).collect();
-    ids.sort_unstable();
-    if ids.windows(2).any(|w| w[0].1 > w[1].0) {
-        return bad("a page is given to two places of the file");
+    no_id_twice(new)
+}
+
+/// These runs of one file must not have a page in common.
+fn no_id_twice(extents: &[Extent]) -> Result<(), MetaError> {
+    let ids = id_ranges(extents);
+    match ids.windows(2).find(|w| w[0].1 > w[1].0) {
+        Some(w) => Err(MetaError::Invalid(format!("page {:x} is given to two places of the file", w[1].0))),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// First id and one past the last of each run, in the order of ids.
+fn id_ranges(extents: &[Extent]) -> Vec<(u64, u64)> {
+    let mut ids: Vec<(u64, u64)> = extents.iter().map(|e| (e.run.first.raw(), e.run.end())).collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// A page that is mapped by `new` must not be among the pages that are freed.
@@ -233,8 +245,7 @@ fn no_page_twice(freed: &[PageRun], new: &[Extent]) -> Result<(), MetaError> {
     if freed.is_empty() {
         return Ok(());
     }
-    let mut ids: Vec<(u64, u64)> = new.iter().map(|e| (e.run.first.raw(), e.run.end())).collect();
-    ids.sort_unstable();
+    let ids = id_ranges(new);
     for run in freed {
         let i = ids.partition_point(|&(_, end)| end <= run.first.raw());
         if ids.get(i).is_some_and(|&(first, _)| first < run.end()) {

@@ -87,3 +87,6 @@ pub(crate) fn blocks(pages: u64, page_size: PageSize) -> u64 {
 
 /// The size of a directory of no entries.
 pub(crate) const EMPTY_DIR_SIZE: u64 = 2 * ENTRY_SIZE;
+
+/// A million empty files must not take much; see `examples/measure.rs` for what they take in all.
+const _: () = assert!(size_of::<Inode>() <= 152);

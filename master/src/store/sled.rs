@@ -63,6 +63,9 @@ impl Default for Tuning {
     }
 }
 
+/// How long a commit is held up when the backlog is full.
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+
 /// The store on a disk.
 pub struct SledStore {
     shared: Arc<Shared>,
@@ -88,6 +91,8 @@ struct State {
     inherited: Retired,
     /// Bytes of segments before it that sled does not have.
     behind: u64,
+    /// Bytes that were behind already at opening, and that no commit waits for, within reason.
+    excused: u64,
     /// Sequence number of the last batch.
     seq: u64,
     /// What sled must become, from batches that no applier has taken yet.
@@ -128,6 +133,7 @@ impl SledStore {
         let state = State {
             segment: Segment::create(dir, id)?,
             behind: inherited.len,
+            excused: inherited.len.min(3 * tuning.backlog),
             inherited,
             seq,
             pending,
@@ -159,6 +165,14 @@ impl SledStore {
 }
 
 impl Shared {
+    /// How long to hold up a commit so that the applier is not left behind until commits must stop:
+    /// nothing up to half the backlog, then more and more.
+    fn pause(&self, state: &State) -> Duration {
+        let (behind, half) = (state.behind + state.segment.len(), self.tuning.backlog / 2);
+        let over = behind.saturating_sub(state.excused + half);
+        LONGEST_PAUSE.mul_f64(over as f64 / half.max(1) as f64)
+    }
+
     /// Waits until the applier is not too far behind.
     fn wait_for_room(&self, state: &mut parking_lot::MutexGuard<'_, State>) -> Result<(), StoreError> {
         loop {
@@ -169,7 +183,7 @@ impl Shared {
                 }
                 Phase::Failed(why) => return Err(StoreError::Stopped(why.clone())),
             }
-            if state.behind + state.segment.len() < self.tuning.backlog {
+            if state.behind + state.segment.len() < self.tuning.backlog + state.excused {
                 return Ok(());
             }
             if let Some(why) = &state.trouble {
@@ -205,6 +219,11 @@ impl Store for SledStore {
             self.shared.work.notify_one();
         } else if state.segment.len() >= self.shared.tuning.segment {
             self.shared.work.notify_one();
+        }
+        let pause = self.shared.pause(&state);
+        drop(state);
+        if pause > Duration::ZERO {
+            std::thread::sleep(pause);
         }
         Ok(())
     }

@@ -62,3 +62,89 @@ fn shrinking_frees_the_pages_wholly_past_the_end() {
     assert_eq!((f.attr(ino).blocks, f.attr(ino).size), (16, FILE_SIZE_MAX));
     f.check();
 }
+
+#[test]
+fn a_commit_that_makes_no_sense_is_refused_and_changes_nothing() {
+    let f = Fixture::new();
+    let a = f.file(Ino::ROOT, "a");
+    let kept = f.write(a, 10, 2);
+    let before = f.attr(a);
+    let at = |at, first, count| Extent { at, run: run(first, count) };
+    let last = FILE_SIZE_MAX.div_ceil(PAGE);
+    let cases: [(&[Extent], u64); 6] = [
+        (&[at(5, 100, 2), at(6, 200, 1)], 0),
+        (&[at(6, 100, 1), at(5, 200, 1)], 0),
+        (&[at(5, 100, 2), at(9, 101, 1)], 0),
+        (&[at(10, kept.run.first.raw() + 1, 1)], 0),
+        (&[at(last, 100, 1)], 0),
+        (&[], FILE_SIZE_MAX + 1),
+    ];
+    for (extents, size) in cases {
+        let refused = f.commit(a, extents, size);
+        assert!(matches!(refused, Err(MetaError::Invalid(_) | MetaError::TooBig)), "{extents:?} {refused:?}");
+    }
+    assert_eq!((f.attr(a), f.map(a)), (before, vec![kept]));
+    assert!(f.commit(a, &[at(last - 1, 100, 1)], FILE_SIZE_MAX).is_ok());
+    assert_eq!(f.commit(Ino::ROOT, &[], 0), Err(MetaError::IsDir));
+}
+
+#[test]
+fn set_id_bits_go_when_the_mount_says_so() {
+    let f = Fixture::new();
+    let a = f.make_as(USER, Ino::ROOT, "a", NewNode::File, 0o6755, 0).unwrap();
+    let kill = MetaRequest::Commit { ino: a.ino, extents: vec![], size: 0, touch: false, kill_suid: true };
+    let after = f.attr_of(kill.clone()).unwrap();
+    assert_eq!(after, Attr { perm: 0o755, ctime: f.now(), ..a });
+    assert_eq!(f.attr_of(kill).unwrap(), after, "nothing is left to clear");
+}
+
+#[test]
+fn a_hole_frees_what_it_covers_and_splits_what_it_cuts() {
+    let f = Fixture::new();
+    let a = f.file(Ino::ROOT, "a");
+    let first = f.write(a, 0, 10).run.first.raw();
+    let punch = |from, to| f.attr_of(MetaRequest::Punch { ino: a, from, to });
+    let after = punch(3, 7).unwrap();
+    assert_eq!((after.size, after.blocks, after.mtime), (10 * PAGE, 48, f.now()));
+    assert_eq!(f.map(a), [Extent { at: 0, run: run(first, 3) }, Extent { at: 7, run: run(first + 7, 3) }]);
+    assert_eq!(f.world.daemon.live().len(), 6);
+    assert!(matches!(punch(5, 4), Err(MetaError::Invalid(_))));
+    punch(0, u64::MAX).unwrap();
+    assert_eq!((f.map(a), f.attr(a).blocks, f.attr(a).size), (vec![], 0, 10 * PAGE));
+    f.check();
+}
+
+#[test]
+fn a_map_can_be_read_in_pieces() {
+    let f = Fixture::new();
+    let a = f.file(Ino::ROOT, "a");
+    for i in 0..40 {
+        f.write(a, i * 3, 2);
+    }
+    let piece = |from| match f.ask(MetaRequest::Map { ino: a, from, limit: 2 }) {
+        Ok(MetaReply::Map { extents, next, .. }) => (extents.iter().map(|e| e.at).collect::<Vec<_>>(), next),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(piece(0), (vec![0, 3], Some(6)));
+    assert_eq!(piece(7), (vec![6, 9], Some(12)), "the run that maps the page comes whole");
+    assert_eq!(piece(8), (vec![9, 12], Some(15)), "a hole is no run");
+    assert_eq!(piece(117), (vec![117], None));
+    assert_eq!(piece(119), (vec![], None));
+    f.check();
+}
+
+#[test]
+fn pages_that_could_not_be_freed_are_freed_later() {
+    let world = World::with_lossy_frees(1);
+    let master = world.open_on(Box::new(master::store::Volatile)).unwrap();
+    let f = Fixture { world, master };
+    for i in 0..50 {
+        let name = i.to_string();
+        let ino = f.file(Ino::ROOT, &name);
+        f.write(ino, 0, 2);
+        f.unlink(Ino::ROOT, &name).unwrap();
+        f.forget(ino);
+    }
+    (0..20).for_each(|_| assert_eq!(f.ask(MetaRequest::Sync), Ok(MetaReply::Done)));
+    assert!(f.world.daemon.live().is_empty());
+}

@@ -236,9 +236,15 @@ impl Fs {
         self.meta_bytes(MetaRequest::GetXattr { ino, name: name.to_vec() })
     }
 
-    /// Names of the extended attributes, each ended by a zero byte.
-    pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
-        self.meta_bytes(MetaRequest::ListXattr { ino })
+    /// Names of the extended attributes, each ended by a zero byte. Only root sees those that only root
+    /// can read (xattr(7)).
+    pub fn listxattr(&self, ino: Ino, caller: Caller) -> Result<Vec<u8>> {
+        let names = self.meta_bytes(MetaRequest::ListXattr { ino })?;
+        if caller.uid == 0 {
+            return Ok(names);
+        }
+        let each = names.split_inclusive(|&b| b == 0).filter(|n| !n.starts_with(b"trusted."));
+        Ok(each.flatten().copied().collect())
     }
 
     /// Sets an extended attribute.

@@ -45,12 +45,16 @@ pub(crate) fn mend(
         }
     }
     step(ns, loaded.dropped, commit)?;
-    let removed = orphans(ns, now);
+    let mut census = Census::of(ns);
+    let removed = orphans(ns, &census, now);
     mended.orphans = removed.iter().filter(|c| matches!(c, Change::DelInode(_))).count() as u64;
     step(ns, removed, commit)?;
-    let attached = attach_lost(ns, root, now, &mut mended.repairs);
-    step(ns, attached, commit)?;
-    let corrected = correct(ns, &mut mended.repairs);
+    let attached = attach_lost(ns, &mut census, root, now, &mut mended.repairs);
+    if !attached.is_empty() {
+        step(ns, attached, commit)?;
+        census = Census::of(ns);
+    }
+    let corrected = correct(ns, &census, &mut mended.repairs);
     step(ns, corrected, commit)?;
     mended.repairs.extend(shared_pages(ns).into_iter().map(|what| what + ", which was left as it is"));
     Ok(mended)
@@ -86,8 +90,7 @@ fn new_dir(owner: Caller, perm: u16, now: Time) -> Meta {
 }
 
 /// Removes what has no link and no entry. Whoever had it open is gone.
-fn orphans(ns: &Namespace, now: Time) -> Vec<Change> {
-    let census = Census::of(ns);
+fn orphans(ns: &Namespace, census: &Census, now: Time) -> Vec<Change> {
     let mut e = Edit::new(ns, now);
     let unlinked = ns.iter().filter(|(ino, inode)| inode.meta.nlink == 0 && census.names(*ino) == 0);
     for (ino, inode) in unlinked {
@@ -99,21 +102,26 @@ fn orphans(ns: &Namespace, now: Time) -> Vec<Change> {
 }
 
 /// Gives a name in `/lost+found` to everything that nothing leads to.
-fn attach_lost(ns: &Namespace, root: Caller, now: Time, said: &mut Vec<String>) -> Vec<Change> {
-    let mut census = Census::of(ns);
+fn attach_lost(
+    ns: &Namespace,
+    census: &mut Census,
+    root: Caller,
+    now: Time,
+    said: &mut Vec<String>,
+) -> Vec<Change> {
     let mut lost: Vec<(Ino, Option<Change>)> = Vec::new();
     let mut nameless: Vec<Ino> =
         ns.iter().map(|(ino, _)| ino).filter(|ino| census.names(*ino) == 0).collect();
     nameless.sort_unstable();
     for ino in nameless.into_iter().filter(|ino| *ino != Ino::ROOT) {
-        census.reach(ns, ino);
+        census.reach(ino);
         lost.push((ino, None));
     }
     let mut dirs: Vec<Ino> = ns.iter().filter(|(_, i)| i.dir().is_some()).map(|(ino, _)| ino).collect();
     dirs.sort_unstable();
     for ino in dirs {
         if !census.reached.contains(&ino) {
-            census.reach(ns, ino);
+            census.reach(ino);
             lost.push((ino, entry_of(ns, ino)));
         }
     }
@@ -178,8 +186,7 @@ fn free_name(ns: &Namespace, parent: Ino, name: &str) -> String {
 }
 
 /// Sets the numbers that can be counted to what they are.
-fn correct(ns: &Namespace, said: &mut Vec<String>) -> Vec<Change> {
-    let census = Census::of(ns);
+fn correct(ns: &Namespace, census: &Census, said: &mut Vec<String>) -> Vec<Change> {
     let mut changes = Vec::new();
     for (ino, inode) in ns.iter() {
         let nlink = census.nlink(ino, inode.meta.kind);

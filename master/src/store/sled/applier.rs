@@ -108,6 +108,7 @@ impl Applier<'_> {
         }
         let mut state = self.shared.state.lock();
         state.behind -= self.taken_len;
+        state.excused = 0;
         self.taken_len = 0;
         Ok(())
     }
