@@ -120,6 +120,12 @@ fn xattr_reply(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsError>) {
     }
 }
 
+/// Whether set-id bits go when the caller changes what is in a file. The kernel says so itself of a write;
+/// elsewhere only root keeps them.
+fn kills_suid(req: &Request) -> bool {
+    req.uid() != 0
+}
+
 fn making<'a>(req: &Request, parent: INodeNo, name: &'a OsStr, mode: u32, umask: u32) -> Making<'a> {
     Making {
         parent: Ino(parent.0),
@@ -170,7 +176,12 @@ impl Filesystem for FuseFs {
         let ino = Ino(ino.0);
         let attr = ok_or_reply!(reply, self.fs.getattr(ino, fh.map(|f| f.0)));
         let ttl = if self.fs.is_volatile(ino) { Duration::ZERO } else { self.ttl() };
-        reply.attr(&ttl, &self.attr(&attr));
+        let attr = self.attr(&attr);
+        match self.fs.take_stale_mtime(ino) {
+            // Without writeback caching the kernel believes the reply.
+            Some(time) if !self.uncached => self.notify.set_mtime(ino, time, move || reply.attr(&ttl, &attr)),
+            _ => reply.attr(&ttl, &attr),
+        }
     }
 
     fn setattr(
@@ -285,7 +296,7 @@ impl Filesystem for FuseFs {
     fn read(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -293,9 +304,18 @@ impl Filesystem for FuseFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let size = size as usize;
         BUFFER.with_borrow_mut(|buffer| {
-            ok_or_reply!(reply, self.fs.read(fh.0, offset, size as usize, buffer));
-            reply.data(buffer);
+            ok_or_reply!(reply, self.fs.read(fh.0, offset, size, buffer));
+            if buffer.len() == size || !self.fs.may_go_on(fh.0) {
+                return reply.data(buffer);
+            }
+            let fs = self.fs.clone();
+            self.notify.write_back(Ino(ino.0), move || {
+                let mut buffer = Vec::new();
+                ok_or_reply!(reply, fs.read(fh.0, offset, size, &mut buffer));
+                reply.data(&buffer);
+            });
         });
     }
 
@@ -458,7 +478,7 @@ impl Filesystem for FuseFs {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -467,7 +487,7 @@ impl Filesystem for FuseFs {
         reply: ReplyEmpty,
     ) {
         let Some(what) = convert::falloc(mode) else { return reply.error(Errno::EOPNOTSUPP) };
-        Self::empty(reply, self.fs.fallocate(fh.0, offset, length, what));
+        Self::empty(reply, self.fs.fallocate(fh.0, offset, length, what, kills_suid(req)));
     }
 
     fn lseek(
@@ -495,7 +515,7 @@ impl Filesystem for FuseFs {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -508,7 +528,7 @@ impl Filesystem for FuseFs {
     ) {
         let end = offset_in.max(offset_out).checked_add(len).filter(|&e| e <= FILE_SIZE_MAX);
         let result = match end {
-            Some(_) => self.fs.copy(fh_in.0, offset_in, fh_out.0, offset_out, len),
+            Some(_) => self.fs.copy((fh_in.0, offset_in), (fh_out.0, offset_out), len, kills_suid(req)),
             None => Err(FsError::TooBig),
         };
         let copied = ok_or_reply!(reply, result);

@@ -158,8 +158,20 @@ fn answers(dir: &Path) -> Result<(), RunError> {
     }
 }
 
+/// A thread that panics while it answers a request would leave whoever asked waiting for ever: the process
+/// ends instead, and they get an error.
+fn end_at_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        log::error!("{info}");
+        std::process::abort();
+    }));
+}
+
 /// Serves the mount until it is gone. What goes wrong before it answers goes into the report.
 fn serve(settings: &Settings, report: Report) -> Result<(), Failure> {
+    end_at_panic();
     let serving = match Serving::start(settings) {
         Ok(serving) => serving,
         Err(e) => {
@@ -236,7 +248,7 @@ fn make(settings: &Settings, pool: &Embedded) -> Result<(Mounted, String), RunEr
     let connection = attach::attach(&settings.source, dir, &settings.flags)?;
     let top = table::top(dir).ok().flatten();
     let device = top.map(|m| m.device).unwrap_or_default();
-    match crate::fuse::serve(file_system, connection, dir, &mount_config(settings)) {
+    match crate::fuse::serve(file_system, connection, dir, &mount_config(settings, &device)) {
         Ok(mounted) => Ok((mounted, device)),
         Err(e) => {
             if let Err(e) = signals::unmount(dir, &device) {
@@ -264,7 +276,12 @@ fn say(settings: &Settings, pool: &Embedded) {
     }
 }
 
-fn mount_config(settings: &Settings) -> MountConfig {
+fn mount_config(settings: &Settings, device: &str) -> MountConfig {
     let uncached = settings.cache == Cache::None;
-    MountConfig { allow_other: settings.flags.allow_other, threads: settings.threads, uncached }
+    MountConfig {
+        allow_other: settings.flags.allow_other,
+        threads: settings.threads,
+        device: device.to_owned(),
+        uncached,
+    }
 }

@@ -8,6 +8,7 @@ use super::space::Origin;
 use pool::Fill;
 use pool::proto::meta::{FILE_SIZE_MAX, MetaRequest};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 /// What fallocate(2) does to a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +43,13 @@ const COPY_CHUNK: u64 = 1 << 20;
 /// Pages allocated and committed in one step of fallocate.
 const ALLOC_STEP: u64 = 16 << 10;
 
-const BY_PROGRAM: WriteFlags = WriteFlags { origin: Origin::Program, kill_suid: false };
+fn by_program(kill_suid: bool) -> WriteFlags {
+    WriteFlags { origin: Origin::Program, kill_suid }
+}
 
 impl Fs {
-    /// fallocate(2).
-    pub fn fallocate(&self, handle: u64, at: u64, len: u64, what: Falloc) -> Result<()> {
+    /// fallocate(2). With `kill_suid` the file loses its set-id bits.
+    pub fn fallocate(&self, handle: u64, at: u64, len: u64, what: Falloc, kill_suid: bool) -> Result<()> {
         let handle = self.handles.get(handle)?;
         if !handle.access.write {
             return Err(FsError::WrongAccess);
@@ -61,6 +64,9 @@ impl Fs {
             self.load(file, &mut state)?;
         }
         file.wrote(false);
+        if kill_suid {
+            self.commit(file, vec![], 0, by_program(true))?;
+        }
         match what {
             Falloc::PunchHole => self.punch(file, &mut state, at..end),
             Falloc::Allocate { keep_size } => self.allocate(file, &mut state, at..end, keep_size),
@@ -78,7 +84,8 @@ impl Fs {
             self.zero_mapped(state, range.start..whole.start << shift)?;
             self.zero_mapped(state, whole.end << shift..range.end)?;
         } else {
-            return self.zero_mapped(state, range).and_then(|()| self.commit(file, vec![], 0, BY_PROGRAM));
+            self.zero_mapped(state, range)?;
+            return self.commit(file, vec![], 0, by_program(false));
         }
         let (from, to) = (whole.start, whole.end);
         self.meta_attr(MetaRequest::Punch { ino: file.ino, from, to })?;
@@ -98,14 +105,14 @@ impl Fs {
         }
         for step in holes.into_iter().flat_map(in_steps) {
             let new = self.take_pages(file, &[step], Origin::Program, Fill::Zeroed)?;
-            if let Err(e) = self.commit(file, new.clone(), 0, BY_PROGRAM) {
+            if let Err(e) = self.commit(file, new.clone(), 0, by_program(false)) {
                 self.give_back(&new);
                 return Err(e);
             }
             new.into_iter().for_each(|e| state.map.insert(e));
         }
         if !keep_size && range.end > state.size {
-            self.commit(file, vec![], range.end, BY_PROGRAM)?;
+            self.commit(file, vec![], range.end, by_program(false))?;
             state.size = range.end;
         }
         Ok(())
@@ -136,17 +143,26 @@ impl Fs {
 
     /// Whether the kernel may hold data of the file that it has not written yet.
     pub fn may_be_dirty(&self, handle: u64) -> bool {
-        self.handles
-            .get(handle)
-            .is_ok_and(|h| h.file.cached_writers.load(std::sync::atomic::Ordering::Relaxed) > 0)
+        self.handles.get(handle).is_ok_and(|h| h.file.cached_writers.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Whether a read that found the end of the file may be wrong about it: it came past the kernel's
+    /// cache, and that may hold data further out.
+    pub fn may_go_on(&self, handle: u64) -> bool {
+        self.handles.get(handle).is_ok_and(|h| h.access.direct) && self.may_be_dirty(handle)
     }
 
     /// Copies up to `len` bytes between files (or within one, where the ranges do not overlap) and
-    /// returns how many; fewer at the end of the source, and of a long copy.
-    pub fn copy(&self, from: u64, from_at: u64, to: u64, to_at: u64, len: u64) -> Result<u64> {
+    /// returns how many; fewer at the end of the source, and of a long copy. With `kill_suid` the target
+    /// loses its set-id bits. A place is a handle and an offset.
+    pub fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64, kill_suid: bool) -> Result<u64> {
+        let ((from, from_at), (to, to_at)) = (from, to);
         let (from, to) = (self.handles.get(from)?, self.handles.get(to)?);
         if !from.access.read || !to.access.write {
             return Err(FsError::WrongAccess);
+        }
+        if kill_suid {
+            self.commit(&to.file, vec![], 0, by_program(true))?;
         }
         let mut buffer = Vec::new();
         let mut done = 0;
@@ -175,7 +191,7 @@ impl Fs {
     ) -> Result<u64> {
         self.read_file(from, from_at, len, buffer)?;
         if !buffer.is_empty() {
-            self.write_file(to, to_at, buffer, BY_PROGRAM)?;
+            self.write_file(to, to_at, buffer, by_program(false))?;
         }
         Ok(buffer.len() as u64)
     }

@@ -17,13 +17,17 @@ use std::thread;
 enum Task {
     /// Its attributes of the inode are out of date.
     ForgetAttributes(Ino),
-    /// The modification time of the inode is this.
-    SetMtime(Ino, Time),
+    /// The modification time of the inode is this; then go on.
+    SetMtime(Ino, Time, Then),
     /// It may hold this many bytes of dirty data.
     LimitDirty(u64),
     /// Write back, and drop, what it holds of the inode; then go on.
-    WriteBack(Ino, Box<dyn FnOnce() + Send>),
+    WriteBack(Ino, Then),
 }
+
+/// What waits for the kernel. Called on the thread that talks to it; dropped uncalled if the mount is on its
+/// way down.
+type Then = Box<dyn FnOnce() + Send>;
 
 /// The way to the thread that talks to the kernel.
 #[derive(Clone)]
@@ -36,8 +40,13 @@ impl Notify {
         (Self(sender), Tasks(receiver))
     }
 
-    /// Makes the kernel write back what it holds of `ino`, then calls `then`, on another thread. `then`
-    /// is dropped uncalled if the mount is on its way down.
+    /// Corrects the modification time that the kernel keeps of `ino`, as far as it can be, then calls
+    /// `then`, on another thread.
+    pub fn set_mtime(&self, ino: Ino, time: Time, then: impl FnOnce() + Send + 'static) {
+        self.send(Task::SetMtime(ino, time, Box::new(then)));
+    }
+
+    /// Makes the kernel write back what it holds of `ino`, then calls `then`, on another thread.
     pub fn write_back(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
         self.send(Task::WriteBack(ino, Box::new(then)));
     }
@@ -54,10 +63,6 @@ impl Kernel for Notify {
         self.send(Task::ForgetAttributes(ino));
     }
 
-    fn set_mtime(&self, ino: Ino, time: Time) {
-        self.send(Task::SetMtime(ino, time));
-    }
-
     fn limit_dirty(&self, bytes: u64) {
         self.send(Task::LimitDirty(bytes));
     }
@@ -67,16 +72,17 @@ impl Kernel for Notify {
 pub struct Tasks(Receiver<Task>);
 
 /// Starts the thread that carries out `tasks` for the mount on `dir` until every [`Notify`] is gone.
-pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf) -> io::Result<()> {
+pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf, settings: Settings) -> io::Result<()> {
     let run = move || {
-        // Takes an answer from ourselves, so it is there once the first request is answered.
-        let settings = Settings::of(&dir).inspect_err(|e| log::debug!("{}: {e}", dir.display())).ok();
-        settings.iter().for_each(Settings::begin);
+        settings.begin();
         for task in tasks.0 {
             match task {
                 Task::ForgetAttributes(ino) => invalidate(&kernel, ino, -1),
-                Task::SetMtime(ino, time) => set_mtime(&dir, ino, time),
-                Task::LimitDirty(bytes) => settings.iter().for_each(|s| s.limit_dirty(bytes)),
+                Task::SetMtime(ino, time, then) => {
+                    set_mtime(&dir, ino, time);
+                    then();
+                }
+                Task::LimitDirty(bytes) => settings.limit_dirty(bytes),
                 Task::WriteBack(ino, then) => {
                     invalidate(&kernel, ino, 0);
                     then();

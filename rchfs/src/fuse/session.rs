@@ -2,6 +2,7 @@
 
 use super::FuseFs;
 use super::kernel::{self, Notify};
+use super::tune::Settings;
 use crate::fs::Fs;
 use fuser::{Config, KernelConfig, Session, SessionACL};
 use std::io;
@@ -22,6 +23,8 @@ pub struct MountConfig {
     pub allow_other: bool,
     /// Threads that answer requests.
     pub threads: usize,
+    /// The mount's device number, as `major:minor`.
+    pub device: String,
     /// Nothing is kept in the kernel's caches.
     pub uncached: bool,
 }
@@ -46,7 +49,7 @@ pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> i
         fs.set_kernel(Box::new(notify.clone()));
     }
     let session = Session::from_fd(FuseFs { fs, notify, uncached: config.uncached }, connection, acl, fuse)?;
-    kernel::serve(tasks, session.notifier(), dir.to_path_buf())?;
+    kernel::serve(tasks, session.notifier(), dir.to_path_buf(), Settings::of(&config.device))?;
     Ok(Mounted { session })
 }
 

@@ -4,8 +4,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 /// How far the kernel reads ahead, in KiB: a request's worth or two.
 const READ_AHEAD_KB: u32 = 2048;
@@ -16,13 +14,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings of the file system mounted on `dir`. Waits for that file system to answer.
-    ///
-    /// # Errors
-    /// If `dir` cannot be looked at.
-    pub fn of(dir: &Path) -> io::Result<Self> {
-        let dev = fs::metadata(dir)?.dev();
-        Ok(Self { folder: format!("/sys/class/bdi/{}:{}", libc::major(dev), libc::minor(dev)) })
+    /// The settings of the mount with this device number, as `major:minor`. It is not asked itself: a look
+    /// at its directory would keep it from being unmounted at that moment.
+    pub fn of(device: &str) -> Self {
+        Self { folder: format!("/sys/class/bdi/{device}") }
     }
 
     /// Sets what does not change over the life of the mount.

@@ -60,18 +60,18 @@ fn apply(rig: &Rig, ino: pool::proto::meta::Ino, handle: u64, model: &mut Vec<u8
             model.resize(size as usize, 0);
         }
         Op::Punch(at, len) => {
-            fs.fallocate(handle, at, len, Falloc::PunchHole).unwrap();
+            fs.fallocate(handle, at, len, Falloc::PunchHole, false).unwrap();
             fill(model, at, len, 0);
         }
         Op::Zero(at, len, keep_size) => {
-            fs.fallocate(handle, at, len, Falloc::ZeroRange { keep_size }).unwrap();
+            fs.fallocate(handle, at, len, Falloc::ZeroRange { keep_size }, false).unwrap();
             if !keep_size {
                 grow(model, at + len);
             }
             fill(model, at, len, 0);
         }
         Op::Allocate(at, len, keep_size) => {
-            fs.fallocate(handle, at, len, Falloc::Allocate { keep_size }).unwrap();
+            fs.fallocate(handle, at, len, Falloc::Allocate { keep_size }, false).unwrap();
             if !keep_size {
                 grow(model, at + len);
             }
@@ -80,7 +80,7 @@ fn apply(rig: &Rig, ino: pool::proto::meta::Ino, handle: u64, model: &mut Vec<u8
             if from.abs_diff(to) < len {
                 return; // The kernel refuses overlapping ranges.
             }
-            let copied = fs.copy(handle, from, handle, to, len).unwrap();
+            let copied = fs.copy((handle, from), (handle, to), len, false).unwrap();
             let end = ((from + len) as usize).min(model.len());
             let bytes = model.get(from as usize..end).unwrap_or_default().to_vec();
             assert_eq!(copied, bytes.len() as u64);

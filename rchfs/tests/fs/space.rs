@@ -2,7 +2,7 @@
 
 use super::rig::{CACHE, PROGRAM, RESERVE, rig};
 use parking_lot::Mutex;
-use pool::proto::meta::{Ino, Time};
+use pool::proto::meta::Ino;
 use rchfs::fs::errno::errno;
 use rchfs::fs::ranges::Falloc;
 use rchfs::fs::{FsError, Kernel};
@@ -17,8 +17,6 @@ impl Kernel for Told {
     fn forget_attributes(&self, ino: Ino) {
         self.0.lock().push(ino);
     }
-
-    fn set_mtime(&self, _: Ino, _: Time) {}
 
     fn limit_dirty(&self, _: u64) {}
 }
@@ -74,9 +72,9 @@ fn fallocate_takes_all_or_nothing() {
     let rig = rig(64, 4096);
     let (_, handle) = rig.create("f");
     let what = Falloc::Allocate { keep_size: false };
-    assert!(matches!(rig.fs.fallocate(handle, 0, 100 * 4096, what), Err(FsError::Full)));
+    assert!(matches!(rig.fs.fallocate(handle, 0, 100 * 4096, what, false), Err(FsError::Full)));
     assert_eq!(rig.used(), 0);
-    rig.fs.fallocate(handle, 0, 48 * 4096, what).unwrap();
+    rig.fs.fallocate(handle, 0, 48 * 4096, what, false).unwrap();
     assert_eq!(rig.used(), 48);
     assert_eq!(rig.read_all(handle), vec![0; 48 * 4096]);
 }
