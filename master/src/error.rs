@@ -11,8 +11,9 @@ pub enum MasterError {
     /// The store cannot be opened, read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The namespace is not what a master leaves, however it ends, and nobody said to mend it. Neither
-    /// the store nor the pages were changed.
+    /// The namespace is not what a master leaves, however it ends, and nobody said to mend it. The master
+    /// has committed nothing and freed no page; a database may have cut off what it could not read of its
+    /// own file when it was opened, as sled does.
     #[error(
         "the names in {state} are damaged ({count} problem{}, the first: {first}); copy {state} and the pool file, \
          then mount with -o repair to keep what can be kept",

@@ -1,7 +1,8 @@
 //! Opening: loads the namespace, makes it a tree again if it is not one and may be mended, and compares
 //! it with the pages that the daemon has.
 //!
-//! Invariant: nothing is changed anywhere before it is clear that the namespace will be served.
+//! Invariant: nothing is committed, and no page is freed, before it is clear that the namespace will be
+//! served.
 
 use crate::config::MasterConfig;
 use crate::error::MasterError;

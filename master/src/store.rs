@@ -37,8 +37,8 @@ pub trait Store: Send + Sync {
     /// The store cannot be read, or holds something that no master wrote.
     fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError>;
 
-    /// Ends loading: what was loaded is good to go on with. The store changes nothing that it holds before
-    /// this, and takes no commits.
+    /// Ends loading: what was loaded is good to go on with. Before this the store takes no commits, and
+    /// writes nothing of its own accord.
     ///
     /// # Errors
     /// The store cannot be written.

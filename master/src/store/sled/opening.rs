@@ -1,7 +1,9 @@
 //! A store between its opening and its beginning: everything is read, and nothing of ours is changed.
 //!
-//! So whoever finds that what was read is damaged can leave it as it is. (sled tidies its own file when
-//! it is opened; no record changes by that.)
+//! So whoever finds that what was read is damaged can leave it as it is. That holds for the journal, and
+//! for a database whose file is sound. Where sled finds its own file damaged, opening it overwrites what
+//! comes after the damage: to sled that is a log whose end was never finished. It has no way to be
+//! opened for reading only.
 
 use super::base::{self, Base, Target};
 use super::{Identity, Phase, Running, Shared, State, StoreError, Tuning, applier};
