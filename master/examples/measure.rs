@@ -68,6 +68,7 @@ fn measure(store: Option<&Path>, count: u64) {
         pool_id: 1,
         home: HOME,
         root: ROOT,
+        repair: false,
     };
     let transport: Arc<dyn Transport> = Arc::new(local);
     let mut master = Master::open(config.clone(), transport.clone()).expect("opening");

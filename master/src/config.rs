@@ -20,4 +20,6 @@ pub struct MasterConfig {
     pub home: NodeId,
     /// Owner of the root directory, when it is made.
     pub root: Caller,
+    /// Mend a namespace that is damaged, as far as it can be, instead of refusing it.
+    pub repair: bool,
 }

@@ -11,6 +11,22 @@ pub enum MasterError {
     /// The store cannot be opened, read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The namespace is not what a master leaves, however it ends, and nobody said to mend it. The master
+    /// has committed nothing and freed no page; a database may have cut off what it could not read of its
+    /// own file when it was opened, as sled does.
+    #[error(
+        "the names in {state} are damaged ({count} problem{}, the first: {first}); copy {state} and the pool file, \
+         then mount with -o repair to keep what can be kept",
+        if *count == 1 { "" } else { "s" }
+    )]
+    Damaged {
+        /// Directory of the store.
+        state: String,
+        /// How much is wrong.
+        count: usize,
+        /// The first of it, as a sentence.
+        first: String,
+    },
     /// The daemon cannot be asked which pages there are.
     #[error("the daemon that owns the pages did not answer: {0}")]
     Transport(#[from] TransportError),

@@ -1,13 +1,17 @@
-//! Opening: loads the namespace, makes it a tree again if it is not one, and compares it with the pages
-//! that the daemon has.
+//! Opening: loads the namespace, makes it a tree again if it is not one and may be mended, and compares
+//! it with the pages that the daemon has.
+//!
+//! Invariant: nothing is committed, and no page is freed, before it is clear that the namespace will be
+//! served.
 
+use crate::config::MasterConfig;
 use crate::error::MasterError;
-use crate::namespace::check::{self, Loader};
+use crate::namespace::check::{self, Loader, Mended};
 use crate::namespace::{Limits, Namespace};
 use crate::reclaim::Reclaimer;
 use crate::store::Store;
 use pool::addr::PageRun;
-use pool::proto::meta::{Caller, Extent, Ino, Time};
+use pool::proto::meta::{Extent, Ino, Time};
 
 /// What opening found, and did about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,27 +40,39 @@ pub struct MissingPages {
     pub extent: Extent,
 }
 
-/// Loads the namespace from `store`, or makes a new one with a root directory of `root`.
+/// Loads the namespace from `store`, or makes a new one.
 pub(crate) fn recover(
-    limits: Limits,
-    root: Caller,
+    config: &MasterConfig,
     store: &dyn Store,
     reclaimer: &Reclaimer,
     now: Time,
 ) -> Result<(Namespace, Recovery), MasterError> {
+    let limits = Limits { page_size: config.page_size, max_inodes: config.max_inodes };
     let mut loader = Loader::new(limits);
     store.load(&mut |change| loader.add(change))?;
     let (mut ns, loaded) = loader.finish();
-    let fixed = check::mend(&mut ns, loaded, root, now, &mut |changes| store.commit(changes))?;
+    let fixed = check::mend(&mut ns, loaded, config.root, now)?;
+    if !config.repair {
+        refuse_damage(config, &fixed)?;
+    }
+    store.begin()?;
+    fixed.batches.iter().try_for_each(|changes| store.commit(changes))?;
     let found = reclaimer.reconcile(held(&ns))?;
     let recovery = Recovery {
         inodes: ns.len() as u64,
         orphans: fixed.orphans,
         leaked: found.leaked,
         missing: missing(&ns, &found.missing),
-        repairs: fixed.repairs,
+        repairs: fixed.repairs.iter().map(ToString::to_string).collect(),
     };
     Ok((ns, recovery))
+}
+
+/// An error if anything had to be mended that the end of a process cannot have done.
+fn refuse_damage(config: &MasterConfig, fixed: &Mended) -> Result<(), MasterError> {
+    let Some(first) = fixed.repairs.first() else { return Ok(()) };
+    let state = config.store.as_ref().map_or_else(|| "the store".into(), |dir| dir.display().to_string());
+    Err(MasterError::Damaged { state, count: fixed.repairs.len(), first: first.wrong.clone() })
 }
 
 /// Every page that a file has.

@@ -4,7 +4,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::MasterConfig;
 use crate::error::MasterError;
 use crate::namespace::edit::Edit;
-use crate::namespace::{Limits, Namespace, check, ops};
+use crate::namespace::{Namespace, check, ops};
 use crate::reclaim::Reclaimer;
 use crate::recovery::{self, Recovery};
 use crate::store::sled::{Identity, SledStore, Tuning};
@@ -30,7 +30,8 @@ impl Master {
     /// `config.home`, through `transport`, which pages have an owner.
     ///
     /// # Errors
-    /// The store cannot be opened or does not fit `config`, or the daemon does not answer.
+    /// The store cannot be opened or does not fit `config`, or the daemon does not answer; `Damaged` if
+    /// `config` does not say to repair.
     pub fn open(config: MasterConfig, transport: Arc<dyn Transport>) -> Result<Self, MasterError> {
         let identity = Identity { pool: config.pool_id, page_size: config.page_size };
         let store: Box<dyn Store> = match &config.store {
@@ -50,9 +51,8 @@ impl Master {
         store: Box<dyn Store>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, MasterError> {
-        let limits = Limits { page_size: config.page_size, max_inodes: config.max_inodes };
         let reclaimer = Reclaimer::new(transport, config.home);
-        let (ns, recovery) = recovery::recover(limits, config.root, &*store, &reclaimer, clock.now())?;
+        let (ns, recovery) = recovery::recover(config, &*store, &reclaimer, clock.now())?;
         Ok(Self { ns: RwLock::new(ns), store, clock, reclaimer, recovery })
     }
 

@@ -31,11 +31,18 @@ pub trait Store: Send + Sync {
     /// What was committed before may not survive loss of power.
     fn sync(&self) -> Result<(), StoreError>;
 
-    /// Gives every record to `visit`, once and before the first commit: marks, then inodes, then what belongs to inodes, then entries.
+    /// Gives every record to `visit`, once and before [`begin`](Self::begin): marks, then inodes, then what belongs to inodes, then entries.
     ///
     /// # Errors
     /// The store cannot be read, or holds something that no master wrote.
     fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError>;
+
+    /// Ends loading: what was loaded is good to go on with. Before this the store takes no commits, and
+    /// writes nothing of its own accord.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    fn begin(&self) -> Result<(), StoreError>;
 
     /// An orderly end, after which power may be lost. Commits fail afterwards.
     ///

@@ -40,6 +40,10 @@ fn try_open(world: &World, dir: &Path, tuning: Tuning) -> Result<Master, master:
     world.open_on(Box::new(SledStore::open(dir, ID, tuning)?))
 }
 
+fn repair(world: &World, dir: &Path, tuning: Tuning) -> Master {
+    world.repair_on(Box::new(SledStore::open(dir, ID, tuning).unwrap())).unwrap()
+}
+
 fn open(world: &World, dir: &Path, tuning: Tuning) -> Master {
     try_open(world, dir, tuning).unwrap()
 }

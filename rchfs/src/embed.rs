@@ -238,6 +238,7 @@ fn start_master(
         pool_id: daemon.pool_id(),
         home: NodeId::Daemon(RACK),
         root: Caller { uid: settings.root.uid, gid: settings.root.gid },
+        repair: settings.repair,
     };
     let open = || Master::open(config.clone(), transport.clone());
     Ok(patiently(open, |e| match e {

@@ -8,11 +8,27 @@ mod load;
 mod mend;
 
 pub(crate) use load::{Loaded, Loader};
-pub(crate) use mend::mend;
+pub(crate) use mend::{Mended, mend};
 
 use super::Namespace;
 use hashbrown::{HashMap, HashSet};
 use pool::proto::meta::{Ino, Kind};
+use std::fmt;
+
+/// Something wrong, and what was done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Repair {
+    /// What was wrong.
+    pub wrong: String,
+    /// What was done.
+    pub done: String,
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.wrong, self.done)
+    }
+}
 
 /// What the entries of a namespace say about its inodes.
 #[derive(Debug, Default)]

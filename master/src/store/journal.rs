@@ -34,6 +34,17 @@ struct Old {
     bytes: Vec<u8>,
 }
 
+/// Where the good part of each old segment ends.
+#[derive(Debug)]
+pub(super) struct Endings(Vec<Ending>);
+
+#[derive(Debug)]
+struct Ending {
+    path: PathBuf,
+    whole: u64,
+    torn: usize,
+}
+
 /// Segments that are no longer written to.
 #[derive(Debug, Default)]
 pub(super) struct Retired {
@@ -151,19 +162,28 @@ impl Found {
         self.0.last().map_or(1, |old| old.id.number + 1)
     }
 
+    /// Lets go of what was read, but for where it ends.
+    pub(super) fn endings(self) -> Endings {
+        let ending = |old: Old| {
+            let torn = frame::scan(&old.bytes, old.id).map_or(0, |found| found.torn);
+            Ending { path: old.path, whole: (old.bytes.len() - torn) as u64, torn }
+        };
+        Endings(self.0.into_iter().map(ending).collect())
+    }
+}
+
+impl Endings {
     /// Makes these segments ones that another can follow: without an unfinished end, and on the disk.
     ///
     /// # Errors
     /// `NoSpace`, `Os`
     pub(super) fn retire(self) -> Result<Retired, StoreError> {
         let mut retired = Retired::default();
-        for old in self.0 {
-            let torn = frame::scan(&old.bytes, old.id).map_or(0, |found| found.torn);
-            let whole = (old.bytes.len() - torn) as u64;
-            settle(&old.path, whole, torn).map_err(|why| full_or_os(&old.path, "finishing", why))?;
+        for Ending { path, whole, torn } in self.0 {
+            settle(&path, whole, torn).map_err(|why| full_or_os(&path, "finishing", why))?;
             if whole > 0 {
                 retired.len += whole;
-                retired.paths.push(old.path);
+                retired.paths.push(path);
             }
         }
         Ok(retired)

@@ -15,18 +15,19 @@
 
 mod applier;
 mod base;
+mod opening;
 
 use super::codec::{self, Record};
-use super::frame::SegmentId;
-use super::journal::{self, Retired, Segment};
+use super::journal::{Retired, Segment};
 use super::lock::DirLock;
 use super::{Store, StoreError, full_or_os};
 use crate::change::Change;
 use base::{Base, Target};
+use opening::Opening;
 use parking_lot::{Condvar, Mutex};
 use pool::addr::PageSize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -68,10 +69,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// The store on a disk.
 pub struct SledStore {
-    shared: Arc<Shared>,
-    applier: Mutex<Option<JoinHandle<()>>>,
+    /// What was found, until the store begins.
+    found: Mutex<Option<Opening>>,
+    running: OnceLock<Running>,
     /// Dropped last.
     _lock: DirLock,
+}
+
+/// A store that has begun.
+struct Running {
+    shared: Arc<Shared>,
+    applier: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -97,7 +105,7 @@ struct State {
     seq: u64,
     /// What sled must become, from batches that no applier has taken yet.
     pending: Target,
-    /// When the first of them came. Not yet while what was found at opening has not been loaded.
+    /// When the first of them came.
     since: Option<Instant>,
     phase: Phase,
     /// Why the applier's last attempt failed.
@@ -116,43 +124,23 @@ enum Phase {
 }
 
 impl SledStore {
-    /// Opens the store in `dir`, which is made if it does not exist, and brings it up to date.
+    /// Opens the store in `dir`, which is made if it does not exist, and reads what it holds.
     ///
     /// # Errors
     /// `InUse`, `Mismatch`, `Corrupt`, `NoSpace`, `Os`; nothing has been changed unless it says so.
     pub fn open(dir: &Path, identity: Identity, tuning: Tuning) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(|why| full_or_os(dir, "making", why))?;
         let lock = DirLock::take(dir)?;
-        let found = journal::read(dir, identity.pool)?;
-        let base = Base::open(dir, identity, found.is_empty())?;
-        let frames = found.frames(base.applied())?;
-        let seq = frames.last().map_or(base.applied(), |frame| frame.seq);
-        let pending = base::target_of(&frames).map_err(|batch| base.unreadable(batch))?;
-        let id = SegmentId { pool: identity.pool, number: found.next_number() };
-        let inherited = found.retire()?;
-        let state = State {
-            segment: Segment::create(dir, id)?,
-            behind: inherited.len,
-            excused: inherited.len.min(3 * tuning.backlog),
-            inherited,
-            seq,
-            pending,
-            since: None,
-            phase: Phase::Open,
-            trouble: None,
-        };
-        let shared = Arc::new(Shared {
-            dir: dir.into(),
-            tuning,
-            base: Mutex::new(base),
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            done: Condvar::new(),
-        });
-        let applier = applier::start(&shared).map_err(|why| full_or_os(dir, "starting a thread for", why))?;
-        Ok(Self { shared, applier: Mutex::new(Some(applier)), _lock: lock })
+        let opening = Opening::read(dir, identity, tuning)?;
+        Ok(Self { found: Mutex::new(Some(opening)), running: OnceLock::new(), _lock: lock })
     }
 
+    fn running(&self) -> Result<&Running, StoreError> {
+        self.running.get().ok_or_else(|| StoreError::Stopped("it has not begun".into()))
+    }
+}
+
+impl Running {
     fn stop(&self, phase: Phase) {
         self.shared.state.lock().phase = phase;
         self.shared.work.notify_all();
@@ -201,8 +189,9 @@ impl Store for SledStore {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let records: Option<Vec<Record>> = changes.iter().map(codec::encode).collect();
         let records = records.ok_or_else(|| StoreError::Stopped("a change cannot be written down".into()))?;
-        let mut state = self.shared.state.lock();
-        self.shared.wait_for_room(&mut state)?;
+        let shared = &self.running()?.shared;
+        let mut state = shared.state.lock();
+        shared.wait_for_room(&mut state)?;
         let seq = state.seq + 1;
         match state.segment.append(seq, &records) {
             Ok(()) => {}
@@ -216,11 +205,11 @@ impl Store for SledStore {
         state.pending.extend(records);
         if state.since.is_none() {
             state.since = Some(Instant::now());
-            self.shared.work.notify_one();
-        } else if state.segment.len() >= self.shared.tuning.segment {
-            self.shared.work.notify_one();
+            shared.work.notify_one();
+        } else if state.segment.len() >= shared.tuning.segment {
+            shared.work.notify_one();
         }
-        let pause = self.shared.pause(&state);
+        let pause = shared.pause(&state);
         drop(state);
         if pause > Duration::ZERO {
             std::thread::sleep(pause);
@@ -229,8 +218,9 @@ impl Store for SledStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        let shared = &self.running()?.shared;
         let (file, path) = {
-            let state = self.shared.state.lock();
+            let state = shared.state.lock();
             if let Phase::Failed(why) = &state.phase {
                 return Err(StoreError::Stopped(why.clone()));
             }
@@ -238,31 +228,37 @@ impl Store for SledStore {
         };
         file.sync_data().map_err(|why| {
             // What the kernel could not write it may have dropped, so a later sync would prove nothing.
-            self.shared.state.lock().phase = Phase::Failed(format!("syncing the journal failed: {why}"));
+            shared.state.lock().phase = Phase::Failed(format!("syncing the journal failed: {why}"));
             full_or_os(&path, "syncing", why)
         })
     }
 
     fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError> {
-        let base = self.shared.base.lock();
-        let mut state = self.shared.state.lock();
-        base.load(&state.pending, visit)?;
-        if !state.pending.is_empty() {
-            state.since = Some(Instant::now());
-            self.shared.work.notify_one();
+        match &*self.found.lock() {
+            Some(opening) => opening.load(visit),
+            None => Err(StoreError::Stopped("it has begun, and is not read again".into())),
         }
+    }
+
+    fn begin(&self) -> Result<(), StoreError> {
+        let Some(opening) = self.found.lock().take() else { return Ok(()) };
+        // Whoever took what was found is the only one to come here.
+        let _ = self.running.set(opening.start()?);
         Ok(())
     }
 
     fn close(&self) -> Result<(), StoreError> {
         let synced = self.sync();
-        self.stop(Phase::Closing(Instant::now() + self.shared.tuning.patience));
+        let running = self.running()?;
+        running.stop(Phase::Closing(Instant::now() + running.shared.tuning.patience));
         synced
     }
 }
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        self.stop(Phase::Dropped);
+        if let Some(running) = self.running.get() {
+            running.stop(Phase::Dropped);
+        }
     }
 }

@@ -20,6 +20,10 @@ impl Store for Volatile {
         Ok(())
     }
 
+    fn begin(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn close(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Stores that hold what no master wrote: what is mended, and that it is said.
+//! Stores that hold what no master wrote: that they are refused, what is mended, and that it is said.
 
 use crate::fixture::*;
 use crate::stores::MemStore;
@@ -29,9 +29,19 @@ fn sample() -> Damaged {
 }
 
 impl Damaged {
-    /// Opens it, expects repairs that say this, and a sound tree; then none at a second opening.
+    /// Opens it without leave to repair: refused as often as one tries, and left as it is.
+    fn is_refused(&self) {
+        let before = (self.store.records(), self.world.daemon.live());
+        let first = damage(self.world.open_on(Box::new(self.store.clone())));
+        assert!(first.0 > 0 && first.1.contains("the first: ") && first.1.contains("-o repair"), "{first:?}");
+        assert_eq!(damage(self.world.open_on(Box::new(self.store.clone()))), first);
+        assert_eq!((self.store.records(), self.world.daemon.live()), before);
+    }
+
+    /// Is refused; then, with leave to repair, says this, and is a sound tree that needs no more repairs.
     fn mends(&self, said: &[&str]) -> Master {
-        let master = self.world.open_on(Box::new(self.store.clone())).unwrap();
+        self.is_refused();
+        let master = self.world.repair_on(Box::new(self.store.clone())).unwrap();
         let repairs = master.recovery().repairs.clone();
         for words in said {
             assert!(repairs.iter().any(|line| line.contains(words)), "{words:?} is not in {repairs:#?}");
@@ -76,8 +86,27 @@ fn found(master: &Master, path: &[&str]) -> Option<Attr> {
 }
 
 #[test]
-fn a_sound_store_needs_no_mending() {
-    sample().mends(&[]);
+fn a_sound_store_is_not_changed_by_leave_to_repair() {
+    let d = sample();
+    let before = d.store.records();
+    let master = d.world.repair_on(Box::new(d.store.clone())).unwrap();
+    assert_eq!(master.recovery().repairs, Vec::<String>::new());
+    assert_eq!(d.store.records(), before);
+}
+
+#[test]
+fn what_a_crash_leaves_is_no_damage() {
+    let d = sample();
+    let meta = Meta { nlink: 0, ..d.meta(d.file) };
+    let leaked = d.world.daemon.alloc(3);
+    d.store.meddle(&Change::PutInode(Ino(3000), Meta { pages: 3, ..meta }));
+    d.store.meddle(&Change::PutExtent(Ino(3000), Extent { at: 0, run: leaked }));
+    d.world.daemon.lose(run(1, 1).first);
+    d.world.daemon.alloc(2);
+    let master = d.world.open_on(Box::new(d.store.clone())).unwrap();
+    let found = master.recovery();
+    assert_eq!((found.orphans, found.missing.len(), found.repairs.len()), (1, 1, 0));
+    assert_eq!(found.leaked, 5);
 }
 
 #[test]
@@ -162,7 +191,8 @@ fn pages_that_two_files_have_are_reported_and_left() {
     let name = b"twin".as_slice().into();
     d.store.meddle(&Change::PutEntry { parent: Ino::ROOT, cookie: 1000, ino: Ino(3000), name });
     d.store.meddle(&Change::PutExtent(Ino(3000), Extent { at: 0, run }));
-    let master = d.world.open_on(Box::new(d.store.clone())).unwrap();
+    d.is_refused();
+    let master = d.world.repair_on(Box::new(d.store.clone())).unwrap();
     assert!(master.recovery().repairs.iter().any(|line| line.contains("belongs to inodes")));
     assert!(!master.check().is_empty());
 }

@@ -1,7 +1,9 @@
 //! Who may open a store, and what opening finds.
 
 use crate::*;
+use master::change::Change;
 use master::{MasterConfig, MasterError};
+use rustix::fs::{FlockOperation, flock};
 
 fn config(world: &World, dir: &Path) -> MasterConfig {
     MasterConfig { store: Some(dir.into()), ..world.config.clone() }
@@ -109,10 +111,94 @@ fn a_record_that_cannot_be_read_is_an_error_and_no_panic() {
     assert!(why.contains("0200000000000000") && why.contains("restore"), "{why}");
 }
 
+/// Our files in a state directory with what is in them, and sled's data file.
+fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = journals(dir).into_iter().chain([dir.join("db/db")]);
+    files.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+}
+
+/// A store, at rest, with an entry that names nothing, and an end of its journal that was never finished.
+fn damaged(world: &World, dir: &Path, tuning: Tuning) {
+    let master = open(world, dir, tuning);
+    (0..4).for_each(|i| step(world, &master, i));
+    master.shutdown().unwrap();
+    drop(master);
+    let store = SledStore::open(dir, ID, tuning).unwrap();
+    store.begin().unwrap();
+    let name = b"ghost".as_slice().into();
+    store.commit(&[Change::PutEntry { parent: Ino::ROOT, cookie: 900, ino: Ino(5000), name }]).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let last = journals(dir).pop().unwrap();
+    let mut bytes = std::fs::read(&last).unwrap();
+    bytes.extend([9, 0, 0]);
+    std::fs::write(&last, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_store_is_refused_untouched_until_it_may_be_repaired() {
+    for tuning in [LAZY, EAGER] {
+        let (world, home) = (World::new(), scratch());
+        damaged(&world, home.path(), tuning);
+        let leaked = world.daemon.alloc(6);
+        let before = contents(home.path());
+        let first = damage(try_open(&world, home.path(), tuning));
+        assert!(first.0 == 1 && first.1.contains("\"ghost\""), "{first:?}");
+        // Time enough for a thread that brought the journal in, if there were one.
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(contents(home.path()) == before, "the refusal changed something");
+        assert_eq!(damage(try_open(&world, home.path(), tuning)), first);
+        assert!(contents(home.path()) == before, "the second refusal changed something");
+        assert!(world.daemon.live().contains(&leaked.first.raw()), "pages were freed");
+        assert_eq!(repair(&world, home.path(), tuning).recovery().repairs.len(), 1);
+        let master = open(&world, home.path(), tuning);
+        assert_eq!(master.recovery().inodes, 3);
+        assert_eq!(master.check(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_refusal_names_the_directory_and_the_way_out() {
+    let (world, home) = (World::new(), scratch());
+    damaged(&world, home.path(), EAGER);
+    let refused = Master::open(config(&world, home.path()), world.transport.clone());
+    let (_, why) = damage(refused);
+    let dir = home.path().display().to_string();
+    for part in [
+        &format!("the names in {dir} are damaged"),
+        "(1 problem, the first",
+        &format!("copy {dir} and"),
+        "-o repair",
+    ] {
+        assert!(why.contains(part), "{part:?} is not in {why}");
+    }
+    let config = MasterConfig { repair: true, ..config(&world, home.path()) };
+    let master = Master::open(config, world.transport.clone()).unwrap();
+    assert_eq!(master.recovery().repairs.len(), 1);
+}
+
+#[test]
+fn the_database_may_be_let_go_of_a_little_later() {
+    let (world, home) = (World::new(), scratch());
+    let master = open(&world, home.path(), LAZY);
+    step(&world, &master, 0);
+    drop(master);
+    let held = std::fs::File::open(home.path().join("db/db")).unwrap();
+    flock(&held, FlockOperation::LockExclusive).unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(held);
+    });
+    open(&world, home.path(), LAZY);
+    holder.join().unwrap();
+}
+
 #[test]
 fn syncing_and_closing_an_idle_store_works() {
     let home = scratch();
     let store = SledStore::open(home.path(), ID, LAZY).unwrap();
+    assert!(matches!(store.sync(), Err(StoreError::Stopped(_))), "it has not begun");
+    store.begin().unwrap();
     store.sync().unwrap();
     store.close().unwrap();
     assert!(matches!(store.commit(&[]), Err(StoreError::Stopped(_))));

@@ -145,6 +145,7 @@ impl World {
             pool_id: 7,
             home: HOME,
             root: ROOT,
+            repair: false,
         };
         Self { daemon, transport: Arc::new(local), clock: Arc::default(), config, _handler: handler }
     }
@@ -166,6 +167,20 @@ impl World {
 
     pub fn open_on(&self, store: Box<dyn Store>) -> Result<Master, MasterError> {
         Master::open_with(&self.config, self.transport.clone(), store, self.clock.clone())
+    }
+
+    /// As `open_on`, where damage is mended.
+    pub fn repair_on(&self, store: Box<dyn Store>) -> Result<Master, MasterError> {
+        let config = MasterConfig { repair: true, ..self.config.clone() };
+        Master::open_with(&config, self.transport.clone(), store, self.clock.clone())
+    }
+}
+
+/// What a refusal to open damaged names says: how much is wrong, and the whole sentence.
+pub fn damage(refused: Result<Master, MasterError>) -> (usize, String) {
+    match refused.err() {
+        Some(why @ MasterError::Damaged { count, .. }) => (count, why.to_string()),
+        other => panic!("{other:?}"),
     }
 }
 

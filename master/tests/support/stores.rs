@@ -47,6 +47,11 @@ impl MemStore {
         self.commit(std::slice::from_ref(change)).unwrap();
     }
 
+    /// All records.
+    pub fn records(&self) -> Vec<Change> {
+        self.0.lock().values().cloned().collect()
+    }
+
     /// How many records there are.
     pub fn len(&self) -> usize {
         self.0.lock().len()
@@ -71,6 +76,10 @@ impl Store for MemStore {
 
     fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError> {
         self.0.lock().values().cloned().for_each(visit);
+        Ok(())
+    }
+
+    fn begin(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -100,6 +109,10 @@ impl<S: Store> Store for FailingStore<S> {
 
     fn load(&self, visit: &mut dyn FnMut(Change)) -> Result<(), StoreError> {
         self.inner.load(visit)
+    }
+
+    fn begin(&self) -> Result<(), StoreError> {
+        self.inner.begin()
     }
 
     fn close(&self) -> Result<(), StoreError> {

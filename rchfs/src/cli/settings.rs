@@ -47,6 +47,8 @@ pub struct PoolSettings {
     pub page_size: Option<PageSize>,
     /// The most inodes; `None`: one for each 2 KiB of pool.
     pub inodes: Option<u64>,
+    /// Mend names that are damaged, instead of refusing them.
+    pub repair: bool,
     /// The root directory of a file system that is made now.
     pub root: RootSettings,
 }
@@ -206,6 +208,7 @@ fn pool(low: &Low, host: &Host) -> Result<PoolSettings, CliError> {
         default_size: DEFAULT_SIZE.min(host.memory / 2),
         page_size: low.page_size.map(|s| page_size(s, host)).transpose()?,
         inodes: low.inodes,
+        repair: low.repair,
         root: RootSettings {
             uid: low.uid.unwrap_or(host.uid),
             gid: low.gid.unwrap_or(host.gid),

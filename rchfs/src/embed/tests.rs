@@ -9,7 +9,8 @@ use pool::proto::meta::{Attr, MetaReply};
 
 fn settings(backing: Backing) -> PoolSettings {
     let root = RootSettings { uid: 7, gid: 8, mode: Some(0o1777) };
-    PoolSettings { backing, size: Some(4 << 20), default_size: 8 << 20, page_size: None, inodes: None, root }
+    let (size, default_size) = (Some(4 << 20), 8 << 20);
+    PoolSettings { backing, size, default_size, page_size: None, inodes: None, repair: false, root }
 }
 
 fn root_of(pool: &Embedded) -> Attr {

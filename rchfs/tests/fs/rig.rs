@@ -50,6 +50,7 @@ pub fn rig_with(pages: u64, page: u64, wrap: impl FnOnce(Arc<dyn Transport>) -> 
         pool_id,
         home: NodeId::Daemon(rack),
         root: ROOT,
+        repair: false,
     };
     let master: Arc<dyn Handler> = Arc::new(Master::open(config, local.clone()).unwrap());
     local.register(NodeId::Master, &master);

@@ -1,6 +1,7 @@
 //! Takes the records of a store, and leaves out those that fit nothing.
 
 use super::super::{Limits, Namespace};
+use super::Repair;
 use crate::change::Change;
 use pool::proto::meta::{Extent, Ino, Kind};
 
@@ -15,8 +16,8 @@ pub(crate) struct Loader {
 pub(crate) struct Loaded {
     /// Removals of the records that were left out.
     pub dropped: Vec<Change>,
-    /// Why, a sentence each.
-    pub said: Vec<String>,
+    /// Why.
+    pub said: Vec<Repair>,
 }
 
 impl Loader {
@@ -30,7 +31,7 @@ impl Loader {
         match self.objection(&record) {
             None => self.ns.apply(record),
             Some((removal, why)) => {
-                self.loaded.said.push(why);
+                self.loaded.said.push(Repair { wrong: why, done: "that record was removed".into() });
                 self.loaded.dropped.push(removal);
             }
         }

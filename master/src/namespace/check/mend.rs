@@ -2,7 +2,7 @@
 
 use super::super::Namespace;
 use super::super::edit::Edit;
-use super::{Census, Loaded, shared_pages};
+use super::{Census, Loaded, Repair, shared_pages};
 use crate::change::{Change, Meta};
 use crate::store::StoreError;
 use pool::proto::meta::{Caller, Ino, Kind, Time};
@@ -13,24 +13,25 @@ const LOST_FOUND: &[u8] = b"lost+found";
 /// What was done.
 #[derive(Debug, Default)]
 pub(crate) struct Mended {
+    /// The changes, to be committed in this order. The namespace has them already.
+    pub batches: Vec<Vec<Change>>,
     /// Inodes without a link that were removed.
     pub orphans: u64,
-    /// Everything else, a sentence each.
-    pub repairs: Vec<String>,
+    /// Everything else: nothing that happens if a process just ends.
+    pub repairs: Vec<Repair>,
 }
 
-/// Mends `ns`, committing before each step. An empty namespace gets a root.
+/// Mends `ns`, in memory only. An empty namespace gets a root.
 ///
 /// # Errors
-/// The store's refusal, or that the root is no directory.
+/// The root is no directory.
 pub(crate) fn mend(
     ns: &mut Namespace,
     loaded: Loaded,
     root: Caller,
     now: Time,
-    commit: &mut dyn FnMut(&[Change]) -> Result<(), StoreError>,
 ) -> Result<Mended, StoreError> {
-    let mut mended = Mended { orphans: 0, repairs: loaded.said };
+    let mut mended = Mended { repairs: loaded.said, ..Mended::default() };
     match ns.get(Ino::ROOT).map(|inode| inode.meta.kind) {
         Some(Kind::Dir) => {}
         Some(_) => {
@@ -39,37 +40,38 @@ pub(crate) fn mend(
         }
         None => {
             if ns.len() > 0 {
-                mended.repairs.push("the root directory was missing and was made again".into());
+                mended.say("the root directory was missing".into(), "it was made again");
             }
-            step(ns, vec![Change::PutInode(Ino::ROOT, new_dir(root, 0o755, now))], commit)?;
+            mended.step(ns, vec![Change::PutInode(Ino::ROOT, new_dir(root, 0o755, now))]);
         }
     }
-    step(ns, loaded.dropped, commit)?;
+    mended.step(ns, loaded.dropped);
     let mut census = Census::of(ns);
     let removed = orphans(ns, &census, now);
     mended.orphans = removed.iter().filter(|c| matches!(c, Change::DelInode(_))).count() as u64;
-    step(ns, removed, commit)?;
-    let attached = attach_lost(ns, &mut census, root, now, &mut mended.repairs);
+    mended.step(ns, removed);
+    let attached = attach_lost(ns, &mut census, root, now, &mut mended);
     if !attached.is_empty() {
-        step(ns, attached, commit)?;
+        mended.step(ns, attached);
         census = Census::of(ns);
     }
-    let corrected = correct(ns, &census, &mut mended.repairs);
-    step(ns, corrected, commit)?;
-    mended.repairs.extend(shared_pages(ns).into_iter().map(|what| what + ", which was left as it is"));
+    let corrected = correct(ns, &census, &mut mended);
+    mended.step(ns, corrected);
+    shared_pages(ns).into_iter().for_each(|what| mended.say(what, "that was left as it is"));
     Ok(mended)
 }
 
-fn step(
-    ns: &mut Namespace,
-    changes: Vec<Change>,
-    commit: &mut dyn FnMut(&[Change]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    if !changes.is_empty() {
-        commit(&changes)?;
+impl Mended {
+    fn step(&mut self, ns: &mut Namespace, changes: Vec<Change>) {
+        changes.iter().for_each(|change| ns.apply(change.clone()));
+        if !changes.is_empty() {
+            self.batches.push(changes);
+        }
     }
-    changes.into_iter().for_each(|change| ns.apply(change));
-    Ok(())
+
+    fn say(&mut self, wrong: String, done: &str) {
+        self.repairs.push(Repair { wrong, done: done.into() });
+    }
 }
 
 fn new_dir(owner: Caller, perm: u16, now: Time) -> Meta {
@@ -107,7 +109,7 @@ fn attach_lost(
     census: &mut Census,
     root: Caller,
     now: Time,
-    said: &mut Vec<String>,
+    mended: &mut Mended,
 ) -> Vec<Change> {
     let mut lost: Vec<(Ino, Option<Change>)> = Vec::new();
     let mut nameless: Vec<Ino> =
@@ -128,7 +130,7 @@ fn attach_lost(
     if lost.is_empty() {
         return Vec::new();
     }
-    attach(ns, root, now, lost, said)
+    attach(ns, root, now, lost, mended)
 }
 
 /// Removal of the entry that a directory has, in a ring of directories that hold each other.
@@ -143,17 +145,15 @@ fn attach(
     root: Caller,
     now: Time,
     lost: Vec<(Ino, Option<Change>)>,
-    said: &mut Vec<String>,
+    mended: &mut Mended,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     let (parent, mut cookie) = lost_found(ns, root, now, &mut changes);
     for (ino, removal) in lost {
         changes.extend(removal);
         let name = free_name(ns, parent, &format!("#{}", ino.0));
-        said.push(format!(
-            "nothing led to inode {}; it is in the lost+found of the root now, as {name}",
-            ino.0
-        ));
+        let done = format!("it is in the lost+found of the root now, as {name}");
+        mended.say(format!("nothing led to inode {}", ino.0), &done);
         changes.push(Change::PutEntry { parent, cookie, ino, name: name.into_bytes().into() });
         cookie += 1;
     }
@@ -186,7 +186,7 @@ fn free_name(ns: &Namespace, parent: Ino, name: &str) -> String {
 }
 
 /// Sets the numbers that can be counted to what they are.
-fn correct(ns: &Namespace, census: &Census, said: &mut Vec<String>) -> Vec<Change> {
+fn correct(ns: &Namespace, census: &Census, mended: &mut Mended) -> Vec<Change> {
     let mut changes = Vec::new();
     for (ino, inode) in ns.iter() {
         let nlink = census.nlink(ino, inode.meta.kind);
@@ -194,10 +194,11 @@ fn correct(ns: &Namespace, census: &Census, said: &mut Vec<String>) -> Vec<Chang
         let right = Meta { nlink, pages, ..inode.meta };
         if right != inode.meta {
             let was = inode.meta;
-            said.push(format!(
+            let wrong = format!(
                 "inode {} had {} links and {} pages counted, and has {nlink} and {pages}",
                 ino.0, was.nlink, was.pages
-            ));
+            );
+            mended.say(wrong, "the count was corrected");
             changes.push(Change::PutInode(ino, right));
         }
     }

@@ -4,10 +4,14 @@ use super::{Identity, StoreError};
 use crate::change::Change;
 use crate::store::codec::{self, WHOLE};
 use crate::store::frame::{self, Frame};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// Version of the records.
 const FORMAT: u32 = 1;
@@ -15,6 +19,9 @@ const HEADER_KEY: [u8; 2] = [WHOLE, 0];
 const APPLIED_KEY: [u8; 2] = [WHOLE, 2];
 /// sled's cache, in bytes. It is read once and then only written.
 const CACHE: u64 = 32 << 20;
+/// How long a former database may take to let go of its files, and between two looks whether it has.
+const HANDOVER: Duration = Duration::from_secs(5);
+const HANDOVER_STEP: Duration = Duration::from_millis(5);
 /// Records between two looks at whether to go on.
 const STRIDE: usize = 1024;
 
@@ -210,8 +217,28 @@ impl Base {
 }
 
 fn open_sled(path: &Path) -> Result<sled::Db, StoreError> {
+    wait_for_former(path);
     let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None);
     config.open().map_err(|why| failed(path, why))
+}
+
+/// Waits until nobody has sled's own lock, a flock(2) on its file.
+///
+/// We hold the lock on the directory, so the only one who can have it is a database that this process, or
+/// one on its way out, has dropped: sled lets go of its files in the background, after `drop` returns. sled
+/// itself does not wait but fails. If it takes too long, or cannot be found out, sled is left to say so.
+fn wait_for_former(path: &Path) {
+    let deadline = Instant::now() + HANDOVER;
+    // There is none yet, or sled will say why it cannot be opened.
+    let Ok(file) = File::open(path.join("db")) else { return };
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => sleep(HANDOVER_STEP),
+            _ => break,
+        }
+    }
+    // Not left to closing the file: a child that is being forked may have it open for a moment longer.
+    let _ = flock(&file, FlockOperation::Unlock);
 }
 
 fn failed(path: &Path, why: sled::Error) -> StoreError {

@@ -62,9 +62,10 @@ fn options_have_their_effects() {
     assert_eq!((s.pool.inodes, s.cache, s.threads), (Some(1 << 20), Cache::None, 8));
     let f = s.flags;
     assert!(f.read_only && !f.dev && !f.suid && !f.exec && f.noatime);
-    let s = ok("/mnt -o uid=5,gid=6,mode=1777,sync,dirsync,log=/l,quiet --foreground -v");
+    let s = ok("/mnt -o uid=5,gid=6,mode=1777,sync,dirsync,log=/l,quiet,repair --foreground -v");
     assert_eq!(s.pool.root, RootSettings { uid: 5, gid: 6, mode: Some(0o1777) });
     assert!(s.flags.sync && s.flags.dirsync && s.quiet && s.foreground && s.verbose);
+    assert!(s.pool.repair && !ok("/mnt").pool.repair);
     assert_eq!(s.log.as_deref(), Some(Path::new("/l")));
 }
 
