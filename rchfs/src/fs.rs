@@ -26,7 +26,7 @@ use handles::Handles;
 use inodes::Inodes;
 use pool::Pool;
 use pool::addr::PageSize;
-use pool::proto::meta::{Attr, Ino, MetaReply, MetaRequest};
+use pool::proto::meta::{Attr, Ino, MetaReply, MetaRequest, Time};
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::Transport;
 use std::sync::atomic::AtomicI64;
@@ -48,6 +48,10 @@ pub trait Kernel: Send + Sync {
     /// Makes the kernel ask for the attributes of `ino` when it needs them next. Must not wait for the
     /// kernel: the caller may be answering a request about that inode.
     fn forget_attributes(&self, ino: Ino);
+
+    /// Corrects the modification time that the kernel keeps of a file that was written past its cache.
+    /// Must not wait for the kernel, either.
+    fn set_mtime(&self, ino: Ino, time: Time);
 
     /// Sets how many bytes of dirty data the kernel may hold. Must not wait for the kernel, either.
     fn limit_dirty(&self, bytes: u64);

@@ -176,12 +176,7 @@ impl Filesystem for FuseFs {
         let ino = Ino(ino.0);
         let attr = ok_or_reply!(reply, self.fs.getattr(ino, fh.map(|f| f.0)));
         let ttl = if self.fs.is_volatile(ino) { Duration::ZERO } else { self.ttl() };
-        let attr = self.attr(&attr);
-        match self.fs.take_stale_mtime(ino) {
-            // Without writeback caching the kernel believes the reply.
-            Some(time) if !self.uncached => self.notify.set_mtime(ino, time, move || reply.attr(&ttl, &attr)),
-            _ => reply.attr(&ttl, &attr),
-        }
+        reply.attr(&ttl, &self.attr(&attr));
     }
 
     fn setattr(

@@ -5,7 +5,7 @@
 
 use super::file::File;
 use parking_lot::Mutex;
-use pool::proto::meta::{Ino, Time};
+use pool::proto::meta::Ino;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,8 +26,6 @@ struct Known {
     /// Bytes it takes, once it has no name left.
     orphan: Option<u64>,
     file: Option<Arc<File>>,
-    /// Its modification time, where the kernel keeps an older one.
-    stale_mtime: Option<Time>,
 }
 
 impl Known {
@@ -87,18 +85,6 @@ impl Inodes {
     /// The shared state of the file, if somebody has it open.
     pub fn live(&self, ino: Ino) -> Option<Arc<File>> {
         self.shard(ino).lock().get(&ino)?.file.clone()
-    }
-
-    /// The kernel keeps an older modification time of `ino` than `time`.
-    pub fn mtime_is_stale(&self, ino: Ino, time: Time) {
-        if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
-            known.stale_mtime = Some(time);
-        }
-    }
-
-    /// The modification time that the kernel must be told, if any; whoever takes it tells it.
-    pub fn take_stale_mtime(&self, ino: Ino) -> Option<Time> {
-        self.shard(ino).lock().get_mut(&ino)?.stale_mtime.take()
     }
 
     /// `ino` lost its last name and takes `bytes`. Returns true if nobody refers to it: it can be freed.

@@ -5,7 +5,7 @@ use super::Fs;
 use super::error::{FsError, Result};
 use super::file::{Access, File, Handle, State};
 use pool::proto::meta::{
-    Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaReply, MetaRequest, NewNode, RenameMode, SetAttr, Time,
+    Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaReply, MetaRequest, NewNode, RenameMode, SetAttr,
     XattrMode,
 };
 use std::sync::Arc;
@@ -56,12 +56,6 @@ impl Fs {
         self.meta_attr(MetaRequest::GetAttr { ino })
     }
 
-    /// The modification time of `ino` if the kernel keeps an older one, which it does of files that are
-    /// written past its cache. The caller tells it, before it answers a question for attributes.
-    pub fn take_stale_mtime(&self, ino: Ino) -> Option<Time> {
-        self.inodes.take_stale_mtime(ino)
-    }
-
     /// Whether the attributes of `ino` may change without the kernel's doing.
     pub fn is_volatile(&self, ino: Ino) -> bool {
         self.inodes.live(ino).is_some_and(|f| f.squeezed.load(Ordering::Acquire))
@@ -82,9 +76,6 @@ impl Fs {
                     // What was written before must not move a time that is set after it.
                     self.flush_times(&file)?;
                     file.atime_good_until.store(i64::MIN, Ordering::Relaxed);
-                }
-                if set.mtime.is_some() {
-                    self.inodes.take_stale_mtime(ino);
                 }
                 self.meta_attr(MetaRequest::SetAttr { ino, caller, set })
             }

@@ -1,7 +1,9 @@
 //! Telling the kernel things it did not ask for.
 //!
 //! A notification about an inode waits for requests about that inode, so it must never be sent by a
-//! thread that answers requests: one thread does nothing else.
+//! thread that answers requests: threads of their own do nothing else. Correcting a time is a system call
+//! on the mount, which waits for the lock of the inode; whoever holds that lock may be waiting for a
+//! write-back (lseek(2) does). So times have a thread to themselves, and nothing ever waits for that one.
 
 use super::by_handle;
 use super::tune::Settings;
@@ -17,8 +19,6 @@ use std::thread;
 enum Task {
     /// Its attributes of the inode are out of date.
     ForgetAttributes(Ino),
-    /// The modification time of the inode is this; then go on.
-    SetMtime(Ino, Time, Then),
     /// It may hold this many bytes of dirty data.
     LimitDirty(u64),
     /// Write back, and drop, what it holds of the inode; then go on.
@@ -29,21 +29,19 @@ enum Task {
 /// way down.
 type Then = Box<dyn FnOnce() + Send>;
 
-/// The way to the thread that talks to the kernel.
+/// The way to the threads that talk to the kernel.
 #[derive(Clone)]
-pub struct Notify(Sender<Task>);
+pub struct Notify {
+    tasks: Sender<Task>,
+    times: Sender<(Ino, Time)>,
+}
 
 impl Notify {
     /// A way to nowhere yet, and the end that [`serve`] wants.
     pub fn new() -> (Self, Tasks) {
-        let (sender, receiver) = channel();
-        (Self(sender), Tasks(receiver))
-    }
-
-    /// Corrects the modification time that the kernel keeps of `ino`, as far as it can be, then calls
-    /// `then`, on another thread.
-    pub fn set_mtime(&self, ino: Ino, time: Time, then: impl FnOnce() + Send + 'static) {
-        self.send(Task::SetMtime(ino, time, Box::new(then)));
+        let (tasks, tasks_end) = channel();
+        let (times, times_end) = channel();
+        (Self { tasks, times }, Tasks { tasks: tasks_end, times: times_end })
     }
 
     /// Makes the kernel write back what it holds of `ino`, then calls `then`, on another thread.
@@ -52,7 +50,7 @@ impl Notify {
     }
 
     fn send(&self, task: Task) {
-        if self.0.send(task).is_err() {
+        if self.tasks.send(task).is_err() {
             log::debug!("the kernel is not listening any more");
         }
     }
@@ -63,25 +61,32 @@ impl Kernel for Notify {
         self.send(Task::ForgetAttributes(ino));
     }
 
+    fn set_mtime(&self, ino: Ino, time: Time) {
+        if self.times.send((ino, time)).is_err() {
+            log::debug!("the kernel is not listening any more");
+        }
+    }
+
     fn limit_dirty(&self, bytes: u64) {
         self.send(Task::LimitDirty(bytes));
     }
 }
 
 /// Tasks that wait to be carried out.
-pub struct Tasks(Receiver<Task>);
+pub struct Tasks {
+    tasks: Receiver<Task>,
+    times: Receiver<(Ino, Time)>,
+}
 
-/// Starts the thread that carries out `tasks` for the mount on `dir` until every [`Notify`] is gone.
+/// Starts the threads that carry out `tasks` for the mount on `dir` until every [`Notify`] is gone.
 pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf, settings: Settings) -> io::Result<()> {
+    let correct = move || tasks.times.iter().for_each(|(ino, time)| set_mtime(&dir, ino, time));
+    thread::Builder::new().name("times".into()).spawn(correct)?;
     let run = move || {
         settings.begin();
-        for task in tasks.0 {
+        for task in tasks.tasks {
             match task {
                 Task::ForgetAttributes(ino) => invalidate(&kernel, ino, -1),
-                Task::SetMtime(ino, time, then) => {
-                    set_mtime(&dir, ino, time);
-                    then();
-                }
                 Task::LimitDirty(bytes) => settings.limit_dirty(bytes),
                 Task::WriteBack(ino, then) => {
                     invalidate(&kernel, ino, 0);

@@ -2,7 +2,7 @@
 
 use super::rig::{CACHE, PROGRAM, RESERVE, rig};
 use parking_lot::Mutex;
-use pool::proto::meta::Ino;
+use pool::proto::meta::{Ino, Time};
 use rchfs::fs::errno::errno;
 use rchfs::fs::ranges::Falloc;
 use rchfs::fs::{FsError, Kernel};
@@ -17,6 +17,8 @@ impl Kernel for Told {
     fn forget_attributes(&self, ino: Ino) {
         self.0.lock().push(ino);
     }
+
+    fn set_mtime(&self, _: Ino, _: Time) {}
 
     fn limit_dirty(&self, _: u64) {}
 }
