@@ -25,7 +25,9 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use kernel::Notify;
-use pool::proto::meta::{Attr, FILE_SIZE_MAX, Ino, MetaError, NAME_MAX, NewNode, SetAttr, XattrMode};
+use pool::proto::meta::{
+    Attr, FILE_SIZE_MAX, Ino, MetaError, NAME_MAX, NewNode, SetAttr, SetTime, XattrMode,
+};
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
@@ -206,7 +208,13 @@ impl Filesystem for FuseFs {
             mtime: mtime.map(convert::set_time),
             ctime: ctime.map(convert::time),
         };
-        let attr = ok_or_reply!(reply, self.fs.setattr(Ino(ino.0), convert::caller(req), set));
+        let result = match set.mtime {
+            Some(SetTime::At(time)) if self.notify.is_correction(req) => {
+                self.fs.mtime_corrected(Ino(ino.0), time)
+            }
+            _ => self.fs.setattr(Ino(ino.0), convert::caller(req), set),
+        };
+        let attr = ok_or_reply!(reply, result);
         reply.attr(&self.ttl(), &self.attr(&attr));
     }
 
@@ -296,13 +304,17 @@ impl Filesystem for FuseFs {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let size = size as usize;
+        // The kernel names an owner when a program reads past the cache, and none when it fills the cache
+        // itself (also of a file opened with O_DIRECT that is mapped). Then it holds pages that a
+        // write-back would wait for.
+        let by_program = lock_owner.is_some();
         BUFFER.with_borrow_mut(|buffer| {
             ok_or_reply!(reply, self.fs.read(fh.0, offset, size, buffer));
-            if buffer.len() == size || !self.fs.may_go_on(fh.0) {
+            if buffer.len() == size || !by_program || !self.fs.may_go_on(fh.0) {
                 return reply.data(buffer);
             }
             let fs = self.fs.clone();

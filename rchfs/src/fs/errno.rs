@@ -14,6 +14,7 @@ pub fn errno(error: &FsError) -> i32 {
         FsError::BadRange => libc::EINVAL,
         FsError::TooBig => libc::EFBIG,
         FsError::Full => libc::ENOSPC,
+        FsError::Overtaken => libc::EAGAIN,
         FsError::NothingThere(_) => libc::ENXIO,
         FsError::NotSupported => libc::EOPNOTSUPP,
     }

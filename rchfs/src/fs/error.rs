@@ -40,6 +40,9 @@ pub enum FsError {
     /// The daemon answered a request for pages with fewer.
     #[error("the daemon gave out fewer pages than it was asked for")]
     TooFewPages,
+    /// What was to be done is not right any more.
+    #[error("overtaken by a later change")]
+    Overtaken,
     /// There is no data, or no hole, from the offset on.
     #[error("no data or hole from offset {0} on")]
     NothingThere(u64),

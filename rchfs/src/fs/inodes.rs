@@ -5,7 +5,7 @@
 
 use super::file::File;
 use parking_lot::Mutex;
-use pool::proto::meta::Ino;
+use pool::proto::meta::{Ino, Time};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,8 @@ struct Known {
     /// Bytes it takes, once it has no name left.
     orphan: Option<u64>,
     file: Option<Arc<File>>,
+    /// The modification time that the kernel is about to be told.
+    correction: Option<Time>,
 }
 
 impl Known {
@@ -85,6 +87,19 @@ impl Inodes {
     /// The shared state of the file, if somebody has it open.
     pub fn live(&self, ino: Ino) -> Option<Arc<File>> {
         self.shard(ino).lock().get(&ino)?.file.clone()
+    }
+
+    /// The kernel is about to be told that `ino` was modified at `time`; or, with `None`, must not be any
+    /// more.
+    pub fn correct_mtime(&self, ino: Ino, time: Option<Time>) {
+        if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
+            known.correction = time;
+        }
+    }
+
+    /// Whether that is still so.
+    pub fn may_correct_mtime(&self, ino: Ino, time: Time) -> bool {
+        self.shard(ino).lock().get(&ino).is_some_and(|k| k.correction == Some(time))
     }
 
     /// `ino` lost its last name and takes `bytes`. Returns true if nobody refers to it: it can be freed.

@@ -144,7 +144,6 @@ impl Fs {
         if new.is_empty() && size == old {
             return Ok(());
         }
-        file.touched.store(false, Ordering::Release);
         self.commit(file, new.to_vec(), size, flags)
     }
 

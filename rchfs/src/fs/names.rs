@@ -77,6 +77,9 @@ impl Fs {
                     self.flush_times(&file)?;
                     file.atime_good_until.store(i64::MIN, Ordering::Relaxed);
                 }
+                if set.mtime.is_some() {
+                    self.inodes.correct_mtime(ino, None);
+                }
                 self.meta_attr(MetaRequest::SetAttr { ino, caller, set })
             }
         }

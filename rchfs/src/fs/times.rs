@@ -2,7 +2,7 @@
 //! and access times (relatime, as mount(8) has it).
 
 use super::Fs;
-use super::error::Result;
+use super::error::{FsError, Result};
 use super::file::File;
 use pool::proto::meta::{Attr, Caller, Ino, MetaRequest, SetAttr, SetTime, Time};
 use std::sync::atomic::Ordering;
@@ -34,9 +34,20 @@ impl Fs {
             MetaRequest::Commit { ino: file.ino, extents: vec![], size: 0, touch: true, kill_suid: false };
         let attr = self.meta_attr(request)?;
         if let Some(kernel) = self.kernel.get() {
+            self.inodes.correct_mtime(file.ino, Some(attr.mtime));
             kernel.set_mtime(file.ino, attr.mtime);
         }
         Ok(())
+    }
+
+    /// Answers the correction of a modification time that [`Kernel::set_mtime`](super::Kernel) makes the
+    /// kernel ask for. Refused if a program has set the time in the meantime.
+    pub fn mtime_corrected(&self, ino: Ino, time: Time) -> Result<Attr> {
+        if self.inodes.may_correct_mtime(ino, time) {
+            self.meta_attr(MetaRequest::GetAttr { ino })
+        } else {
+            Err(FsError::Overtaken)
+        }
     }
 
     /// `file` was read.

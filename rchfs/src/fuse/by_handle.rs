@@ -44,6 +44,12 @@ pub fn set_mtime(dir: &Path, ino: Ino, time: Time) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The id of this thread, which the kernel gives as the process of the requests that it makes.
+pub fn thread_id() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::gettid() as u32 }
+}
+
 /// The inode as a descriptor that takes no request to open or close.
 fn open(mount: &File, ino: Ino) -> io::Result<File> {
     let words = [(ino.0 >> 32) as u32, ino.0 as u32, 0];

@@ -8,10 +8,12 @@
 use super::by_handle;
 use super::tune::Settings;
 use crate::fs::Kernel;
-use fuser::{INodeNo, Notifier};
+use fuser::{INodeNo, Notifier, Request};
 use pool::proto::meta::{Ino, Time};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -34,6 +36,8 @@ type Then = Box<dyn FnOnce() + Send>;
 pub struct Notify {
     tasks: Sender<Task>,
     times: Sender<(Ino, Time)>,
+    /// The thread that corrects times; 0 before it starts.
+    times_thread: Arc<AtomicU32>,
 }
 
 impl Notify {
@@ -41,12 +45,19 @@ impl Notify {
     pub fn new() -> (Self, Tasks) {
         let (tasks, tasks_end) = channel();
         let (times, times_end) = channel();
-        (Self { tasks, times }, Tasks { tasks: tasks_end, times: times_end })
+        let times_thread = Arc::new(AtomicU32::new(0));
+        let ends = Tasks { tasks: tasks_end, times: times_end, times_thread: times_thread.clone() };
+        (Self { tasks, times, times_thread }, ends)
     }
 
     /// Makes the kernel write back what it holds of `ino`, then calls `then`, on another thread.
     pub fn write_back(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
         self.send(Task::WriteBack(ino, Box::new(then)));
+    }
+
+    /// Whether a request comes from our own correction of a time.
+    pub fn is_correction(&self, request: &Request) -> bool {
+        request.pid() == self.times_thread.load(Ordering::Relaxed)
     }
 
     fn send(&self, task: Task) {
@@ -76,11 +87,15 @@ impl Kernel for Notify {
 pub struct Tasks {
     tasks: Receiver<Task>,
     times: Receiver<(Ino, Time)>,
+    times_thread: Arc<AtomicU32>,
 }
 
 /// Starts the threads that carry out `tasks` for the mount on `dir` until every [`Notify`] is gone.
 pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf, settings: Settings) -> io::Result<()> {
-    let correct = move || tasks.times.iter().for_each(|(ino, time)| set_mtime(&dir, ino, time));
+    let correct = move || {
+        tasks.times_thread.store(by_handle::thread_id(), Ordering::Relaxed);
+        tasks.times.iter().for_each(|(ino, time)| set_mtime(&dir, ino, time));
+    };
     thread::Builder::new().name("times".into()).spawn(correct)?;
     let run = move || {
         settings.begin();
@@ -101,7 +116,8 @@ pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf, settings: Settings) -
 fn set_mtime(dir: &Path, ino: Ino, time: Time) {
     match by_handle::set_mtime(dir, ino, time) {
         Ok(()) => {}
-        Err(e) if e.raw_os_error() == Some(libc::ESTALE) => {}
+        // It has forgotten the inode, or a program was quicker to set the time.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ESTALE | libc::EAGAIN)) => {}
         Err(e) => log::debug!("the kernel keeps an old modification time of inode {}: {e}", ino.0),
     }
 }
