@@ -26,28 +26,42 @@ fn difference(ops: &[Op]) -> Option<String> {
     e2e::on_fs("size=64M", |fs| {
         let reference = reference_dir();
         let mut worlds = [World::new(fs.path("w")), World::new(reference.path().join("w"))];
-        found =
-            ops.iter().enumerate().find_map(|(i, op)| step(&mut worlds, i, op)).or_else(|| compare(&worlds));
+        found = ops
+            .iter()
+            .enumerate()
+            .find_map(|(i, op)| step(&mut worlds, ops, i, op))
+            .or_else(|| compare(&worlds, ops));
     });
     found
 }
 
-fn step(worlds: &mut [World; 2], i: usize, op: &Op) -> Option<String> {
-    let [got, expected] = worlds.each_mut().map(|world| world.apply(op));
+fn step(worlds: &mut [World; 2], ops: &[Op], i: usize, op: &Op) -> Option<String> {
+    let results = worlds.each_mut().map(|world| world.apply(op));
+    let [got, expected] = if pass_the_cache(ops) { results.map(without_time) } else { results };
     (got != expected).then(|| format!("operation {i}, {op:?}: {got}, expected {expected}"))
 }
 
-fn compare(worlds: &[World; 2]) -> Option<String> {
-    let now = || {
-        let [got, expected] = worlds.each_ref().map(World::snapshot);
-        tree::first_difference(&got, &expected)
-    };
-    // The kernel learns the modification time of a direct write a moment after somebody looked.
-    for _ in 0..50 {
-        now()?;
-        std::thread::sleep(std::time::Duration::from_millis(10));
+/// The first difference between the two trees.
+fn compare(worlds: &[World; 2], ops: &[Op]) -> Option<String> {
+    let trees = worlds.each_ref().map(World::snapshot);
+    let untimed =
+        |tree: tree::Tree| tree.into_iter().map(|(name, text)| (name, without_time(text))).collect();
+    let [got, expected] = if pass_the_cache(ops) { trees.map(untimed) } else { trees };
+    tree::first_difference(&got, &expected)
+}
+
+/// Whether something is opened past the kernel's cache. Then modification times do not count: they are the
+/// kernel's own, and it learns of direct writes late or, where it writes back times of its own at that
+/// moment, not at all (SEMANTICS.md).
+fn pass_the_cache(ops: &[Op]) -> bool {
+    ops.iter().any(|op| matches!(op, Op::Open { direct: true, .. }))
+}
+
+fn without_time(text: String) -> String {
+    match text.split_once(" mtime ") {
+        Some((before, after)) => before.to_owned() + after.trim_start_matches(|c: char| c != ',' && c != ' '),
+        None => text,
     }
-    now()
 }
 
 /// Leaves out as many operations as it can while what is left still `fails`.
@@ -86,7 +100,11 @@ fn for_random_sequences(rounds: u64, test: impl Fn(Vec<Op>)) {
         let seed = seed.wrapping_add(round);
         println!("RCHFS_MODEL_SEED={seed} runs this round again");
         let mut rng = Rng::new(seed);
-        test((0..OPS_PER_ROUND).map(|_| Op::random(&mut rng)).collect());
+        let mut ops: Vec<Op> = (0..OPS_PER_ROUND).map(|_| Op::random(&mut rng)).collect();
+        if seed % 2 == 0 {
+            ops.iter_mut().for_each(Op::through_the_cache);
+        }
+        test(ops);
     }
 }
 
@@ -115,7 +133,7 @@ fn what_random_operations_made_and_closed_survives_unmount_and_kill_9() {
         let reference = reference_dir();
         let mut worlds = [World::new(dir.join("w")), World::new(reference.path().join("w"))];
         for (i, op) in ops.iter().enumerate() {
-            assert_eq!(step(&mut worlds, i, op), None);
+            assert_eq!(step(&mut worlds, &ops, i, op), None);
         }
         worlds.iter_mut().for_each(World::close_all);
         if end_by_kill.get() {
@@ -124,7 +142,12 @@ fn what_random_operations_made_and_closed_survives_unmount_and_kill_9() {
             assert!(mounted.unmount().success())
         }
         let mounted = mount();
-        assert_eq!(compare(&worlds), None, "after {}", if end_by_kill.get() { "kill -9" } else { "unmount" });
+        assert_eq!(
+            compare(&worlds, &ops),
+            None,
+            "after {}",
+            if end_by_kill.get() { "kill -9" } else { "unmount" }
+        );
         assert!(mounted.unmount().success());
     });
 }

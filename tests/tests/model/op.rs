@@ -152,6 +152,13 @@ pub enum Op {
 pub const SLOTS: usize = 5;
 
 impl Op {
+    /// Makes an open that would pass the kernel's cache one that does not.
+    pub fn through_the_cache(&mut self) {
+        if let Self::Open { direct, .. } = self {
+            *direct = false;
+        }
+    }
+
     /// Any operation.
     pub fn random(rng: &mut Rng) -> Self {
         // Data and names in equal parts; opening often enough that most slots are in use.
