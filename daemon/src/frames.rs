@@ -13,6 +13,9 @@
 //! Lock order: `state` is a leaf. It is never held while waiting for a client, so one client that does
 //! not let go of a page holds up only those who free that page.
 
+mod stand_in;
+pub(crate) use stand_in::{Arriving, Departing};
+
 use crate::extents::{FreeFrames, Intervals};
 use parking_lot::{Condvar, Mutex};
 use pool::addr::{FrameNo, PageId, PageRun};
@@ -22,7 +25,7 @@ use pool::cxl::layout::{AT_FRAMES_USED, AT_NEXT_ID, DESCRIPTOR_LEN, SUPERBLOCK_L
 use pool::cxl::protocol::{self, SharedWord};
 use pool::cxl::region::{Region, Word};
 use pool::cxl::slots::Slots;
-use pool::proto::page::{PageError, PageStat, Reconciled};
+use pool::proto::page::{PageError, PageKind, PageStat, Reconciled};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,6 +67,7 @@ pub(crate) struct FrameTable {
     trimmed: Condvar,
     /// `freed` or `closed` was set.
     woken: Condvar,
+    stand_in: stand_in::Extra,
 }
 
 /// Pages with consecutive ids in consecutive frames.
@@ -87,7 +91,13 @@ impl Span {
 
 impl FrameTable {
     pub fn new(region: Arc<Region>, state: FrameState) -> Self {
-        Self { region, state: Mutex::new(state), trimmed: Condvar::new(), woken: Condvar::new() }
+        Self {
+            region,
+            state: Mutex::new(state),
+            trimmed: Condvar::new(),
+            woken: Condvar::new(),
+            stand_in: Default::default(),
+        }
     }
 
     pub fn region(&self) -> &Arc<Region> {
@@ -97,11 +107,17 @@ impl FrameTable {
     pub fn stat(&self) -> PageStat {
         let state = self.state.lock();
         let total = self.region.geometry().frames as u64 - state.quarantined;
-        PageStat { total, free: state.free.len() + state.trimming }
+        PageStat {
+            total,
+            free: (state.free.len() + state.trimming)
+                .saturating_sub(self.stand_in.reserve.load(Ordering::Relaxed)),
+        }
     }
 
     /// Gives out `pages` pages with consecutive ids, in few pieces of consecutive frames.
-    pub fn alloc(&self, pages: u64, leave: u64) -> Result<Vec<PageRun>, PageError> {
+    pub fn alloc(&self, pages: u64, leave: u64, kind: PageKind) -> Result<Vec<PageRun>, PageError> {
+        let _ = kind;
+        let leave = leave + self.stand_in.reserve.load(Ordering::Relaxed);
         let wanted = pages.saturating_add(leave);
         let mut state = self.state.lock();
         while state.free.len() < wanted && state.trimming > 0 {
@@ -110,7 +126,10 @@ impl FrameTable {
         state.check_open()?;
         let full = PageError::OutOfMemory { wanted, free: state.free.len() };
         if state.free.len() < wanted {
-            return Err(full);
+            return Err(PageError::OutOfMemory {
+                wanted: wanted - self.stand_in.reserve.load(Ordering::Relaxed),
+                free: state.free.len().saturating_sub(self.stand_in.reserve.load(Ordering::Relaxed)),
+            });
         }
         let first = self.set_ids_aside(&mut state, pages)?;
         let pieces = state.free.take(pages).ok_or(full)?;
@@ -168,7 +187,7 @@ impl FrameTable {
     }
 
     /// Takes back the pages of `runs`, as many as there are.
-    pub fn free(&self, runs: &[PageRun]) -> Result<u64, PageError> {
+    pub fn free(&self, runs: &[PageRun], revoke: &dyn Fn(&[PageId])) -> Result<u64, PageError> {
         let next_id = {
             let state = self.state.lock();
             state.check_open()?;
@@ -176,7 +195,8 @@ impl FrameTable {
         };
         let mut spans = Vec::new();
         for run in runs {
-            self.mark(run.first.raw()..run.end().min(next_id), &mut spans);
+            let _ = next_id;
+            self.mark(run.first.raw()..run.end(), &mut spans);
         }
         if spans.is_empty() {
             return Ok(0);
@@ -185,6 +205,7 @@ impl FrameTable {
             self.unmark(&spans);
             return Err(PageError::Busy(page));
         }
+        revoke(&spans.iter().flat_map(|span| span.pages().map(|(page, _)| page)).collect::<Vec<_>>());
         Ok(self.release(&spans))
     }
 
@@ -274,7 +295,7 @@ impl FrameTable {
     }
 
     /// Frees every page that is not in `held`; says what of `held` there is not.
-    pub fn reconcile(&self, held: &[PageRun]) -> Result<Reconciled, PageError> {
+    pub fn reconcile(&self, held: &[PageRun], revoke: &dyn Fn(&[PageId])) -> Result<Reconciled, PageError> {
         let held: Intervals = held.iter().map(|run| run.first.raw()..run.end()).collect();
         let used = {
             let mut state = self.state.lock();
@@ -300,7 +321,7 @@ impl FrameTable {
             leaked.iter().flat_map(|range| runs(range.start, range.end - range.start)).collect();
         let missing = held.iter().flat_map(|range| present.split(range)).filter(|(_, there)| !there);
         let missing = missing.flat_map(|(range, _)| runs(range.start, range.end - range.start)).collect();
-        Ok(Reconciled { leaked: self.free(&leaked)?, missing })
+        Ok(Reconciled { leaked: self.free(&leaked, revoke)?, missing, clients: None })
     }
 
     /// Makes pages survive loss of power: their contents, their descriptors, the superblock.

@@ -1,51 +1,42 @@
 //! The daemon of a rack: owns the rack's frames, and gives pages out and takes them back.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+mod cluster;
+mod config;
+mod context;
+mod counters;
 mod extents;
 mod frames;
+mod give;
+mod holders;
+mod ids;
+mod member;
+mod migrate;
+mod objects;
+mod pulse;
+mod racks;
 mod recover;
+mod remote;
+mod rings;
+mod server;
+mod take;
 mod trim;
+mod workers;
 
+pub use cluster::ClusterDaemon;
+pub use config::{CLIENTS_MAX, ClusterConfig, DaemonConfig, DaemonError, SwapConfig};
 pub use pool::cxl::region::{RegionError, RegionSource};
 pub use recover::{BadFrame, BadWhy, Opened};
 
 use frames::FrameTable;
-use pool::addr::{PageSize, RackId};
 use pool::cxl::layout::SUPERBLOCK_LEN;
 use pool::cxl::region::{Region, Spec};
 use pool::proto::page::{PageError, PageReply, PageRequest};
 use pool::proto::{Reply, Request};
 use pool::transport::Handler;
 use std::sync::Arc;
-use thiserror::Error;
 use trim::Trimmer;
-
-/// What a daemon is to manage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DaemonConfig {
-    /// The rack.
-    pub rack: RackId,
-    /// Where its memory comes from.
-    pub source: RegionSource,
-    /// Bytes of page data that it can hold. 0: what the device, or the region that is there, has.
-    pub size: u64,
-    /// The size of a page.
-    pub page_size: PageSize,
-}
-
-/// Why a daemon does not start.
-#[derive(Debug, Error)]
-pub enum DaemonError {
-    /// There is no region.
-    #[error(transparent)]
-    Region(#[from] RegionError),
-    /// The region cannot be marked as in use.
-    #[error("cannot write the superblock: {0}")]
-    Superblock(std::io::Error),
-    /// The operating system failed.
-    #[error("cannot start a thread: {0}")]
-    Thread(std::io::Error),
-}
 
 /// A running daemon. Ends in order when it is dropped.
 pub struct Daemon {
@@ -61,8 +52,9 @@ impl Daemon {
     /// [`DaemonError`].
     pub fn start(config: DaemonConfig) -> Result<Self, DaemonError> {
         let DaemonConfig { rack, source, size, page_size } = config;
-        let (region, found) = Region::open(&source, &Spec { rack, page_size, size })?;
-        let (state, opened) = recover::recover(&region, found);
+        let spec = Spec { rack, page_size, size, cluster: None, channels: 0 };
+        let (region, found) = Region::open(&source, &spec)?;
+        let (state, opened) = recover::recover(&region, found, recover::Origin::Here);
         // Else a region that loses power would claim that it was left in order.
         region.sync(0..SUPERBLOCK_LEN).map_err(DaemonError::Superblock)?;
         report(&region, &opened);
@@ -96,11 +88,21 @@ impl Daemon {
     fn page_request(&self, request: PageRequest) -> Result<PageReply, PageError> {
         let frames = &self.frames;
         match request {
-            PageRequest::Alloc { pages, leave } => frames.alloc(pages, leave).map(PageReply::Runs),
-            PageRequest::Free { runs } => frames.free(&runs).map(PageReply::Freed),
+            PageRequest::Alloc { pages, leave, kind } => {
+                frames.alloc(pages, leave, kind).map(|runs| PageReply::Runs { runs, zeroed: 0 })
+            }
+            PageRequest::Free { runs } => frames.free(&runs, &|_| {}).map(PageReply::Freed),
             PageRequest::Stat => Ok(PageReply::Stat(frames.stat())),
-            PageRequest::Reconcile { held } => frames.reconcile(&held).map(PageReply::Reconciled),
+            PageRequest::Reconcile { held, ids: _, free: true } => {
+                frames.reconcile(&held, &|_| {}).map(PageReply::Reconciled)
+            }
             PageRequest::Sync { runs } => frames.sync(&runs).map(|()| PageReply::Done),
+            // What is not in this rack is nowhere.
+            PageRequest::Read { at, .. } | PageRequest::Write { at, .. } | PageRequest::Cas { at, .. } => {
+                let page = at.page(frames.region().geometry().page_size);
+                Err(page.map_or(PageError::Invalid("no such address".into()), PageError::NoSuchPage))
+            }
+            _ => Err(PageError::Invalid("there is only one rack".into())),
         }
     }
 }
@@ -109,7 +111,7 @@ impl Handler for Daemon {
     fn handle(&self, request: Request) -> Reply {
         match request {
             Request::Page(request) => Reply::Page(self.page_request(request)),
-            Request::Meta(_) => Reply::Unsupported,
+            Request::Meta(_) | Request::Peer(_) | Request::Cluster(_) => Reply::Unsupported,
         }
     }
 }

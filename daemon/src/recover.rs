@@ -57,8 +57,17 @@ pub enum Opened {
     },
 }
 
+/// Whose pages a region can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Only those that were given out here: the pool is this one rack.
+    Here,
+    /// Those of any rack of a cluster, whose master gives out the ids.
+    Cluster,
+}
+
 /// Takes over `region`.
-pub(crate) fn recover(region: &Region, found: Found) -> (FrameState, Opened) {
+pub(crate) fn recover(region: &Region, found: Found, origin: Origin) -> (FrameState, Opened) {
     let total = region.geometry().frames as u64;
     let clean = region.is_clean();
     region.set_clean(false);
@@ -66,12 +75,16 @@ pub(crate) fn recover(region: &Region, found: Found) -> (FrameState, Opened) {
     let frames_used = region.word(AT_FRAMES_USED).load(Ordering::Acquire).min(total);
     let next_id = region.word(AT_NEXT_ID).load(Ordering::Acquire).max(PageId::FIRST.raw());
     let mut free = FreeFrames::default();
+    let id_limit = match origin {
+        Origin::Here => next_id,
+        Origin::Cluster => PageId::LIMIT,
+    };
     let index = Index::new(region);
     index.unsettle();
     if found == Found::Region {
         region.clear_index();
     }
-    let (pages, bad) = scan(region, frames_used, next_id, &mut free);
+    let (pages, bad) = scan(region, frames_used, id_limit, &mut free);
     index.settle();
     free.insert(frames_used..total);
     let mut zero = Intervals::default();
@@ -98,7 +111,7 @@ pub(crate) fn recover(region: &Region, found: Found) -> (FrameState, Opened) {
 }
 
 /// Looks at the first `used` descriptors. Returns how many pages there are, and what is damaged.
-fn scan(region: &Region, used: u64, next_id: u64, free: &mut FreeFrames) -> (u64, Vec<BadFrame>) {
+fn scan(region: &Region, used: u64, id_limit: u64, free: &mut FreeFrames) -> (u64, Vec<BadFrame>) {
     let (mut pages, mut bad) = (0, Vec::new());
     let mut free_from = 0;
     for frame in 0..used {
@@ -108,7 +121,7 @@ fn scan(region: &Region, used: u64, next_id: u64, free: &mut FreeFrames) -> (u64
         }
         free.insert(free_from..frame);
         free_from = frame + 1;
-        match adopt(region, FrameNo(frame as u32), next_id) {
+        match adopt(region, FrameNo(frame as u32), id_limit) {
             Ok(()) => pages += 1,
             Err(why) => bad.push(BadFrame { frame: FrameNo(frame as u32), word, why }),
         }
@@ -118,11 +131,14 @@ fn scan(region: &Region, used: u64, next_id: u64, free: &mut FreeFrames) -> (u64
 }
 
 /// Makes sure that the page in `frame` can be found.
-fn adopt(region: &Region, frame: FrameNo, next_id: u64) -> Result<(), BadWhy> {
+fn adopt(region: &Region, frame: FrameNo, id_limit: u64) -> Result<(), BadWhy> {
     let descriptors = Frames::new(region);
     let Content::Page(page, state) = descriptors.content(frame) else { return Err(BadWhy::Check) };
-    if page.raw() >= next_id {
+    if page.raw() >= id_limit {
         return Err(BadWhy::NeverGivenOut);
+    }
+    if state == State::Coming {
+        return Ok(());
     }
     if Index::new(region).contains(page) {
         return Err(BadWhy::Twice);

@@ -4,7 +4,7 @@
 //! with one in DIR (a temporary directory), and prints operations a second, the longest single create,
 //! and the memory that a file with a 16-byte name takes.
 
-use master::{Master, MasterConfig};
+use master::{Master, MasterConfig, Pages};
 use pool::addr::{PageSize, RackId};
 use pool::proto::meta::*;
 use pool::proto::page::{PageReply, PageRequest, Reconciled};
@@ -66,7 +66,7 @@ fn measure(store: Option<&Path>, count: u64) {
         page_size: PageSize::MIN,
         max_inodes: u64::MAX,
         pool_id: 1,
-        home: HOME,
+        pages: Pages::Daemon(HOME),
         root: ROOT,
         repair: false,
     };

@@ -1,9 +1,11 @@
-//! A change of the namespace as plain data.
+//! A change of the namespace, or of what is known of the cluster, as plain data.
 //!
 //! The same type says what an operation changes, what a store must remember, and what it remembered.
 //! Each change replaces or removes one record, so that a later change of the same record makes an
 //! earlier one void, and applying a list twice in order is the same as once.
 
+use pool::addr::{PageId, RackId};
+use pool::proto::cluster::{Cluster, RackJoin};
 use pool::proto::meta::{Attr, Extent, Ino, Kind, Time};
 use serde::{Deserialize, Serialize};
 
@@ -96,4 +98,23 @@ pub enum Change {
         /// Place in it.
         cookie: u64,
     },
+    /// Something about the cluster; nothing to the namespace.
+    Cluster(ClusterChange),
+}
+
+/// One record about the cluster made, replaced or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterChange {
+    /// Which cluster it is, and in which term.
+    PutCluster(Cluster),
+    /// A rack that there is, as its daemon joined.
+    PutRack(RackJoin),
+    /// The daemon of the rack has left in order.
+    DelRack(RackId),
+    /// The block of page ids with this number is given to the rack. Blocks are given in order.
+    PutBlock(u64, RackId),
+    /// The page is in this rack, and not in that of its block.
+    PutMoved(PageId, RackId),
+    /// The page is in the rack of its block, or nowhere.
+    DelMoved(PageId),
 }

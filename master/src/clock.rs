@@ -1,13 +1,20 @@
 //! Where times come from, so that a test can say what time it is.
 
 use pool::proto::meta::Time;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A source of the present time.
 pub trait Clock: Send + Sync {
     /// The present time.
     fn now(&self) -> Time;
+
+    /// The time since some moment before; never goes back, whatever is done to the clock on the wall.
+    fn elapsed(&self) -> Duration;
 }
+
+/// The beginning of this process's time.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The clock of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +26,10 @@ impl Clock for SystemClock {
             Ok(since) => Time { sec: since.as_secs() as i64, nsec: since.subsec_nanos() },
             Err(before) => rounded_down(before.duration().as_secs() as i64, before.duration().subsec_nanos()),
         }
+    }
+
+    fn elapsed(&self) -> Duration {
+        START.elapsed()
     }
 }
 

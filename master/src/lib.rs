@@ -9,8 +9,15 @@
 //!   check.rs       is what was loaded a tree, and how to make it one
 //! change.rs        a change as plain data: what the namespace tells the store, and the store at loading
 //! store.rs         the trait; store/ has its implementations
-//! reclaim.rs       hands pages that lost their file back to the daemon
+//! reclaim.rs       hands pages that lost their file back to the daemons
 //! recovery.rs      what opening found and did
+//!
+//! cluster.rs       serves what is asked about racks and pages
+//!   racks.rs       who serves which rack, and how it does
+//!   directory.rs   which rack a page is in, and which swaps may still move it
+//!   barrier.rs     callers that wait for each other
+//! sweep.rs         when pages of a rack are compared with those of the files; compare.rs does it
+//! workers.rs       threads for what takes long
 //! ```
 //!
 //! **An operation is planned, committed, applied.** Planning reads the namespace and yields a list of
@@ -19,22 +26,39 @@
 //! cannot differ, and what was answered is in the store.
 //!
 //! **Locks, in order:** the namespace (one `RwLock`; writers hold it upgradable while they plan and
-//! commit, so readers go on, and exclusively only while they apply), then the store's own. The
-//! reclaimer's lock is taken with neither held. No message is ever sent under a lock of the namespace.
+//! commit, so readers go on, and exclusively only while they apply), then the store's own. Those of the
+//! cluster ([`cluster`]) are taken without that of the namespace; then the store's. The reclaimer's lock is
+//! taken with none of them held. No message is ever sent under a lock of the namespace or of the cluster;
+//! the one lock that is held while daemons are asked is the turn of [`compare`], which nobody waits for.
+//!
+//! **A master of a cluster** is opened before there are daemons, and serves all requests also without them.
+//! A daemon that joins is told, by a thread, which pages of its rack files have.
+//!
+//! **What survives.** As for the namespace, a change of the directory that was answered survives the death of
+//! the master. Loss of power may undo the moves of about the last second, between two beats of a daemon: those
+//! pages are looked for where they were before. A term never comes again, nor is a block given out twice.
 
 #![forbid(unsafe_code)]
 
+mod barrier;
 pub mod change;
 pub mod clock;
+mod cluster;
+mod compare;
 mod config;
+mod directory;
 mod error;
 mod namespace;
+mod racks;
 mod reclaim;
 mod recovery;
 mod serve;
 pub mod store;
+mod sweep;
+mod workers;
 
-pub use config::MasterConfig;
+pub use cluster::AddressBook;
+pub use config::{MasterConfig, Pages};
 pub use error::MasterError;
 pub use recovery::{MissingPages, Recovery};
 pub use serve::Master;

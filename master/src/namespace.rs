@@ -125,6 +125,7 @@ impl Namespace {
             Change::DelEntry { parent, cookie } => self.with_dir(parent, |dir| {
                 dir.remove(cookie);
             }),
+            Change::Cluster(_) => {}
         }
     }
 

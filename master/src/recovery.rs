@@ -1,16 +1,21 @@
-//! Opening: loads the namespace, makes it a tree again if it is not one and may be mended, and compares
-//! it with the pages that the daemon has.
+//! Opening: loads the namespace and the cluster, makes a tree of it again if it is not one and may be
+//! mended, and begins a new term. And which files the pages are of that do not exist.
 //!
 //! Invariant: nothing is committed, and no page is freed, before it is clear that the namespace will be
 //! served.
 
-use crate::config::MasterConfig;
+use crate::change::{Change, ClusterChange};
+use crate::cluster;
+use crate::config::{MasterConfig, Pages};
+use crate::directory::Directory;
 use crate::error::MasterError;
-use crate::namespace::check::{self, Loader, Mended};
+use crate::namespace::check::{self, Loader, Mended, Repair};
 use crate::namespace::{Limits, Namespace};
-use crate::reclaim::Reclaimer;
-use crate::store::Store;
+use crate::racks::Racks;
+use crate::store::{Store, StoreError};
 use pool::addr::PageRun;
+use pool::proto::NodeId;
+use pool::proto::cluster::Cluster;
 use pool::proto::meta::{Extent, Ino, Time};
 
 /// What opening found, and did about it.
@@ -40,32 +45,78 @@ pub struct MissingPages {
     pub extent: Extent,
 }
 
-/// Loads the namespace from `store`, or makes a new one.
-pub(crate) fn recover(
-    config: &MasterConfig,
-    store: &dyn Store,
-    reclaimer: &Reclaimer,
-    now: Time,
-) -> Result<(Namespace, Recovery), MasterError> {
+/// What was loaded, and is served from now on.
+pub(crate) struct Recovered {
+    pub ns: Namespace,
+    /// Without what comparing pages finds.
+    pub recovery: Recovery,
+    pub holders: Holders,
+}
+
+/// Who holds the pages, with what was loaded about them.
+pub(crate) enum Holders {
+    /// One daemon.
+    One(NodeId),
+    /// A cluster, in its new term.
+    Cluster(Cluster, (Racks, Directory)),
+}
+
+/// Loads everything from `store`, or makes a new namespace in a new cluster.
+pub(crate) fn recover(config: &MasterConfig, store: &dyn Store, now: Time) -> Result<Recovered, MasterError> {
     let limits = Limits { page_size: config.page_size, max_inodes: config.max_inodes };
-    let mut loader = Loader::new(limits);
-    store.load(&mut |change| loader.add(change))?;
-    let (mut ns, loaded) = loader.finish();
-    let fixed = check::mend(&mut ns, loaded, config.root, now)?;
+    let (mut names, mut cluster) = (Loader::new(limits), cluster::Loader::new(config.page_size));
+    store.load(&mut |change| match change {
+        Change::Cluster(change) => cluster.add(change),
+        change => names.add(change),
+    })?;
+    let (mut ns, loaded) = names.finish();
+    let mut fixed = check::mend(&mut ns, loaded, config.root, now)?;
+    let done = "those pages are nowhere until their blocks are known again";
+    let lost = cluster.wrong.drain(..).map(|wrong| Repair { wrong, done: done.into() });
+    fixed.repairs.extend(lost);
+    let term = next_term(config, &cluster)?;
     if !config.repair {
         refuse_damage(config, &fixed)?;
     }
     store.begin()?;
     fixed.batches.iter().try_for_each(|changes| store.commit(changes))?;
-    let found = reclaimer.reconcile(held(&ns))?;
+    let holders = match config.pages {
+        Pages::Daemon(node) => Holders::One(node),
+        Pages::Cluster => Holders::Cluster(begin_term(store, term)?, cluster.begin(term.term)),
+    };
     let recovery = Recovery {
         inodes: ns.len() as u64,
         orphans: fixed.orphans,
-        leaked: found.leaked,
-        missing: missing(&ns, &found.missing),
+        leaked: 0,
+        missing: Vec::new(),
         repairs: fixed.repairs.iter().map(ToString::to_string).collect(),
     };
-    Ok((ns, recovery))
+    Ok(Recovered { ns, recovery, holders })
+}
+
+/// The cluster that `config` describes, in the term after the last that is in the store.
+fn next_term(config: &MasterConfig, loaded: &cluster::Loader) -> Result<Cluster, MasterError> {
+    let (id, page_size) = (config.pool_id, config.page_size);
+    let last = match loaded.was() {
+        Some(was) if was.id != id || was.page_size != page_size => {
+            return Err(MasterError::Store(StoreError::Mismatch(format!(
+                "the state is that of cluster {:032x} with pages of {}, and this is {id:032x} with pages of \
+                 {page_size}; give another state directory",
+                was.id, was.page_size
+            ))));
+        }
+        Some(was) => was.term,
+        None => 0,
+    };
+    Ok(Cluster { id, page_size, term: last.saturating_add(1) })
+}
+
+/// Makes a term the present one, for good: it must not come again after loss of power, for what was given
+/// up in it could then be committed.
+fn begin_term(store: &dyn Store, cluster: Cluster) -> Result<Cluster, MasterError> {
+    store.commit(&[Change::Cluster(ClusterChange::PutCluster(cluster))])?;
+    store.sync()?;
+    Ok(cluster)
 }
 
 /// An error if anything had to be mended that the end of a process cannot have done.
@@ -76,13 +127,13 @@ fn refuse_damage(config: &MasterConfig, fixed: &Mended) -> Result<(), MasterErro
 }
 
 /// Every page that a file has.
-fn held(ns: &Namespace) -> Vec<PageRun> {
+pub(crate) fn held(ns: &Namespace) -> Vec<PageRun> {
     let maps = ns.iter().filter_map(|(_, inode)| inode.extents());
     maps.flat_map(|map| map.iter()).map(|e| e.run).collect()
 }
 
 /// The parts of files that are among these pages.
-fn missing(ns: &Namespace, pages: &[PageRun]) -> Vec<MissingPages> {
+pub(crate) fn missing(ns: &Namespace, pages: &[PageRun]) -> Vec<MissingPages> {
     if pages.is_empty() {
         return Vec::new();
     }

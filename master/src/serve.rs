@@ -1,33 +1,52 @@
-//! Serves requests: reads under the lock, or plans, commits and applies; then gives freed pages back.
+//! Serves requests: reads under the lock, or plans, commits and applies; then gives freed pages back. What
+//! is asked about the cluster goes to [`cluster`](crate::cluster).
 
 use crate::clock::{Clock, SystemClock};
+use crate::cluster::{AddressBook, ClusterState};
+use crate::compare::Comparer;
 use crate::config::MasterConfig;
 use crate::error::MasterError;
 use crate::namespace::edit::Edit;
 use crate::namespace::{Namespace, check, ops};
-use crate::reclaim::Reclaimer;
-use crate::recovery::{self, Recovery};
+use crate::reclaim::{Homes, Reclaimer};
+use crate::recovery::{self, Holders, MissingPages, Recovered, Recovery};
 use crate::store::sled::{Identity, SledStore, Tuning};
 use crate::store::{Store, StoreError, Volatile};
+use crate::workers::Workers;
 use parking_lot::{RwLock, RwLockUpgradableReadGuard};
+use pool::addr::RackId;
+use pool::proto::cluster::{Cluster, ClusterError, ClusterReply, ClusterRequest};
 use pool::proto::meta::{MetaError, MetaReply, MetaRequest};
 use pool::proto::{Reply, Request};
-use pool::transport::{Handler, Transport};
+use pool::transport::{Answer, Handler, Transport};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+/// The most entries of a directory, or parts of a file, that are listed without a thread of their own.
+const LITTLE: u32 = 256;
 
 /// The master of a pool.
 pub struct Master {
+    core: Arc<Core>,
+}
+
+/// What threads work on.
+struct Core {
     /// First in the lock order; see the crate's description.
     ns: RwLock<Namespace>,
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     reclaimer: Reclaimer,
     recovery: Recovery,
+    /// For a master of a cluster.
+    cluster: Option<Arc<ClusterState>>,
+    comparer: Comparer,
+    workers: Workers,
 }
 
 impl Master {
-    /// Opens the store that `config` names (or none), checks what it holds, and tells the daemon at
-    /// `config.home`, through `transport`, which pages have an owner.
+    /// Opens the store that `config` names (or none), and checks what it holds. With one daemon, tells it,
+    /// through `transport`, which pages have an owner; in a cluster that is done when daemons join.
     ///
     /// # Errors
     /// The store cannot be opened or does not fit `config`, or the daemon does not answer; `Damaged` if
@@ -51,29 +70,158 @@ impl Master {
         store: Box<dyn Store>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, MasterError> {
-        let reclaimer = Reclaimer::new(transport, config.home);
-        let (ns, recovery) = recovery::recover(config, &*store, &reclaimer, clock.now())?;
-        Ok(Self { ns: RwLock::new(ns), store, clock, reclaimer, recovery })
+        Self::open_cluster(config, transport, store, clock, Box::new(|_, _| {}))
+    }
+
+    /// As [`open_with`](Self::open_with), for a transport that must be told where daemons are.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_cluster(
+        config: &MasterConfig,
+        transport: Arc<dyn Transport>,
+        store: Box<dyn Store>,
+        clock: Arc<dyn Clock>,
+        addresses: AddressBook,
+    ) -> Result<Self, MasterError> {
+        let store: Arc<dyn Store> = store.into();
+        let Recovered { ns, mut recovery, holders } = recovery::recover(config, &*store, clock.now())?;
+        let held = recovery::held(&ns);
+        let (reclaimer, cluster) = match holders {
+            Holders::One(node) => {
+                let reclaimer = Reclaimer::new(transport, Homes::One(node));
+                let found = reclaimer.reconcile_all(node, held)?;
+                recovery.leaked = found.leaked;
+                recovery.missing = recovery::missing(&ns, &found.missing);
+                (reclaimer, None)
+            }
+            Holders::Cluster(cluster, loaded) => {
+                let state = ClusterState::new(cluster, loaded, store.clone(), clock.clone(), addresses);
+                let cluster = Arc::new(state);
+                let nowhere = cluster.by_home(&held).remove(&None).unwrap_or_default();
+                recovery.missing = recovery::missing(&ns, &nowhere);
+                (Reclaimer::new(transport, Homes::Cluster(cluster.clone())), Some(cluster))
+            }
+        };
+        let (comparer, workers) = (Comparer::default(), Workers::default());
+        let ns = RwLock::new(ns);
+        let core = Core { ns, store, clock, reclaimer, recovery, cluster, comparer, workers };
+        Ok(Self { core: Arc::new(core) })
     }
 
     /// What opening found, and did about it.
     pub fn recovery(&self) -> &Recovery {
-        &self.recovery
+        &self.core.recovery
     }
 
-    /// Ends in good order: pages still owed go back, and the store is brought up to date and closed.
-    /// Requests that change something fail afterwards.
+    /// What cluster this is the master of, in which term; `None` for one of the embedded pool.
+    pub fn cluster(&self) -> Option<Cluster> {
+        self.core.cluster.as_ref().map(|cluster| cluster.cluster())
+    }
+
+    /// Pages of files that do not exist, as found when it was opened and when daemons joined since.
+    pub fn missing(&self) -> Vec<MissingPages> {
+        let mut all = self.core.recovery.missing.clone();
+        all.extend(self.core.comparer.missing());
+        all
+    }
+
+    /// Pages that are in another rack than they were made in, and the bytes of memory that it takes to know.
+    pub fn moved(&self) -> (u64, u64) {
+        self.core.cluster.as_ref().map_or((0, 0), |cluster| cluster.moved())
+    }
+
+    /// Ends in good order: who waits is refused, pages still owed go back, and the store is brought up to date
+    /// and closed. Requests that change something fail afterwards.
     ///
     /// # Errors
     /// The store could not be brought up to date. Nothing answered is lost.
     pub fn shutdown(&self) -> Result<(), MasterError> {
-        self.reclaimer.free(Vec::new());
-        Ok(self.store.close()?)
+        self.stop();
+        self.core.reclaimer.retry();
+        Ok(self.core.store.close()?)
     }
 
     /// What is wrong with the namespace, a sentence each; nothing if all is well. Takes a while.
     pub fn check(&self) -> Vec<String> {
-        check::problems(&self.ns.read())
+        check::problems(&self.core.ns.read())
+    }
+
+    fn stop(&self) {
+        if let Some(cluster) = &self.core.cluster {
+            cluster.close();
+        }
+        self.core.workers.close();
+    }
+}
+
+impl Drop for Master {
+    /// Its threads hold the store.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Core {
+    fn handle(self: &Arc<Self>, request: Request) -> Reply {
+        match (request, &self.cluster) {
+            (Request::Meta(request), _) => Reply::Meta(self.serve(request)),
+            (Request::Cluster(request), Some(cluster)) => {
+                Reply::Cluster(self.serve_cluster(cluster, request))
+            }
+            _ => Reply::Unsupported,
+        }
+    }
+
+    /// Whether a request is answered without waiting for the store or for much to be done.
+    fn is_quick(&self, request: &Request) -> bool {
+        match request {
+            Request::Meta(request) => reads_little(request) && self.ns.try_read().is_some(),
+            Request::Cluster(request) => {
+                self.cluster.as_ref().is_none_or(|cluster| cluster.is_quick(request))
+            }
+            Request::Page(_) | Request::Peer(_) => true,
+        }
+    }
+
+    fn serve_cluster(
+        self: &Arc<Self>,
+        cluster: &Arc<ClusterState>,
+        request: ClusterRequest,
+    ) -> Result<ClusterReply, ClusterError> {
+        let heard = match &request {
+            ClusterRequest::Join(join) => Some((join.rack, join.incarnation, 0)),
+            ClusterRequest::Beat { rack, incarnation, oldest_swap, .. } => {
+                Some((*rack, *incarnation, *oldest_swap))
+            }
+            _ => None,
+        };
+        let reply = match request {
+            ClusterRequest::Barrier { name, parties, wait_ms } => {
+                let (sender, receiver) = channel();
+                // Nobody is there to be told if this thread has ended, which it does not while it waits.
+                cluster.wait(name, parties, wait_ms, Box::new(move |result| drop(sender.send(result))));
+                let ended = |_| Err(ClusterError::Refused("the master is ending".into()));
+                receiver.recv().unwrap_or_else(ended).map(|()| ClusterReply::Done)
+            }
+            request => cluster.serve(request),
+        }?;
+        if let Some((rack, incarnation, oldest)) = heard {
+            let (core, cluster) = (Arc::clone(self), Arc::clone(cluster));
+            self.workers.run(move || core.follow_up(&cluster, rack, incarnation, oldest));
+        }
+        Ok(reply)
+    }
+
+    /// What the sign of life of a daemon gives rise to.
+    fn follow_up(&self, cluster: &ClusterState, rack: RackId, incarnation: u64, oldest: u64) {
+        cluster.prune(rack, incarnation, oldest);
+        if let Err(why) = cluster.settle() {
+            log::error!("where pages are cannot be made to survive loss of power: {why}");
+        }
+        self.reclaimer.heard(rack);
+        self.reclaimer.retry();
+        self.comparer.run(rack, cluster, &self.ns, &self.reclaimer);
     }
 
     fn serve(&self, request: MetaRequest) -> Result<MetaReply, MetaError> {
@@ -117,9 +265,7 @@ impl Master {
     }
 
     fn sync(&self) -> Result<MetaReply, MetaError> {
-        if self.reclaimer.owed() > 0 {
-            self.reclaimer.free(Vec::new());
-        }
+        self.reclaimer.retry();
         self.store.sync().map_err(refused)?;
         Ok(MetaReply::Done)
     }
@@ -127,10 +273,39 @@ impl Master {
 
 impl Handler for Master {
     fn handle(&self, request: Request) -> Reply {
-        match request {
-            Request::Meta(request) => Reply::Meta(self.serve(request)),
-            Request::Page(_) => Reply::Unsupported,
+        self.core.handle(request)
+    }
+
+    /// What may wait for the store, for daemons or for others is handed to a thread or kept; the rest is
+    /// answered at once.
+    fn serve(self: Arc<Self>, request: Request, answer: Answer) {
+        match (request, &self.core.cluster) {
+            (Request::Cluster(ClusterRequest::Barrier { name, parties, wait_ms }), Some(cluster)) => {
+                let answer = move |result: Result<(), ClusterError>| {
+                    answer(Reply::Cluster(result.map(|()| ClusterReply::Done)));
+                };
+                cluster.wait(name, parties, wait_ms, Box::new(answer));
+            }
+            (request, _) if self.core.is_quick(&request) => answer(self.core.handle(request)),
+            (request, _) => {
+                let core = Arc::clone(&self.core);
+                self.core.workers.run(move || answer(core.handle(request)));
+            }
         }
+    }
+}
+
+/// Whether a request only reads, and not much.
+fn reads_little(request: &MetaRequest) -> bool {
+    match request {
+        MetaRequest::Lookup { .. }
+        | MetaRequest::GetAttr { .. }
+        | MetaRequest::ReadLink { .. }
+        | MetaRequest::GetXattr { .. }
+        | MetaRequest::ListXattr { .. }
+        | MetaRequest::StatFs => true,
+        MetaRequest::ReadDir { limit, .. } | MetaRequest::Map { limit, .. } => *limit <= LITTLE,
+        _ => false,
     }
 }
 

@@ -16,10 +16,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 use thiserror::Error;
 
-/// Keeps the records of a namespace.
+/// Keeps the records of a namespace and of a cluster.
 pub trait Store: Send + Sync {
     /// Makes these changes, all or none. They survive the death of the process once this returns.
-    /// Called by one thread at a time.
+    /// May be called by several threads at once; changes of the same record never overlap.
     ///
     /// # Errors
     /// Nothing has changed then.
@@ -31,7 +31,9 @@ pub trait Store: Send + Sync {
     /// What was committed before may not survive loss of power.
     fn sync(&self) -> Result<(), StoreError>;
 
-    /// Gives every record to `visit`, once and before [`begin`](Self::begin): marks, then inodes, then what belongs to inodes, then entries.
+    /// Gives every record to `visit`, once and before [`begin`](Self::begin): marks, then inodes, then what
+    /// belongs to inodes, then entries; then the cluster, its racks, blocks and moved pages, each in the
+    /// order of their numbers.
     ///
     /// # Errors
     /// The store cannot be read, or holds something that no master wrote.

@@ -1,23 +1,33 @@
 //! The client of a pool: allocate, free, read, write, compare-and-swap.
 //!
-//! Where pages come from and go to is asked of the rack's daemon, by messages ([`alloc`](self)). What is
-//! in them is read and written in place, by plain loads and stores ([`access`]). This module knows no
-//! daemon but the messages, and no layout but the views in [`cxl`](crate::cxl).
+//! | module | owns |
+//! | --- | --- |
+//! | `access` | what can be done to bytes, here and elsewhere |
+//! | [`in_place`] | touching bytes of this rack: plain loads and stores, by way of a slot |
+//! | `lease` | which slot a thread has |
+//! | `remote` | the rest of an access: bytes of other racks, by messages to the daemon of this one |
+//! | `alloc` | getting pages and objects, and giving them back, by messages to the daemon |
+//! | `join` | finding the rack's region by way of the master |
+//!
+//! Nothing here knows a daemon or the master but by their messages, nor the layout of a region but by the
+//! views in [`cxl`](crate::cxl).
 
 mod access;
+mod alloc;
+pub mod in_place;
+mod join;
 mod lease;
+mod remote;
 
-use crate::addr::{GAddr, PageId, PageRun, PageSize, RackId};
-use crate::cxl::frames::{Frames, GIVEN_ZERO};
-use crate::cxl::protocol::SharedWord;
+use crate::addr::{PageSize, RackId};
 use crate::cxl::region::Region;
 use crate::error::PoolError;
-use crate::proto::page::{PageReply, PageRequest, PageStat};
+use crate::proto::page::{PageReply, PageRequest};
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::{Transport, TransportError};
-use lease::Leases;
+use in_place::InPlace;
+use join::Membership;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// What is in pages that are given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,16 +46,12 @@ pub struct Pool {
 }
 
 struct Inner {
-    region: Arc<Region>,
+    in_place: InPlace,
     rack: RackId,
+    /// Reaches the daemon of the rack.
     transport: Arc<dyn Transport>,
-    leases: Arc<Leases>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.leases.close();
-    }
+    /// `None` where there is no master.
+    membership: Option<Membership>,
 }
 
 impl Pool {
@@ -61,8 +67,17 @@ impl Pool {
         if region.rack() != rack {
             return Err(PoolError::WrongRack { found: region.rack(), wanted: rack });
         }
-        let leases = Leases::new(Arc::clone(&region));
-        let pool = Self { inner: Arc::new(Inner { region, rack, transport, leases }) };
+        Self::with_daemon(region, rack, transport, None)
+    }
+
+    fn with_daemon(
+        region: Arc<Region>,
+        rack: RackId,
+        transport: Arc<dyn Transport>,
+        membership: Option<Membership>,
+    ) -> Result<Self, PoolError> {
+        let in_place = InPlace::new(region);
+        let pool = Self { inner: Arc::new(Inner { in_place, rack, transport, membership }) };
         pool.stat()?;
         Ok(pool)
     }
@@ -70,7 +85,11 @@ impl Pool {
     /// The size of a page.
     #[inline]
     pub fn page_size(&self) -> PageSize {
-        self.inner.region.geometry().page_size
+        self.region().geometry().page_size
+    }
+
+    fn region(&self) -> &Region {
+        self.inner.in_place.region()
     }
 
     /// The rack that this client is part of.
@@ -78,111 +97,38 @@ impl Pool {
         self.inner.rack
     }
 
-    /// How full the rack is.
-    ///
-    /// # Errors
-    /// If the daemon does not answer.
-    pub fn stat(&self) -> Result<PageStat, PoolError> {
-        match self.call(PageRequest::Stat)? {
-            PageReply::Stat(stat) => Ok(stat),
-            _ => Err(self.mismatch()),
-        }
-    }
-
-    /// Allocates `pages` pages, in as few runs of consecutive ids as possible; all or none. At least
-    /// `leave` pages remain free. A file system keeps some back that way, a cluster its swap reserve.
-    ///
-    /// # Errors
-    /// [`PoolError::OutOfMemory`] if fewer than `pages + leave` are free.
-    pub fn alloc_runs(&self, pages: u64, leave: u64, fill: Fill) -> Result<Vec<PageRun>, PoolError> {
-        let PageReply::Runs(runs) = self.call(PageRequest::Alloc { pages, leave })? else {
-            return Err(self.mismatch());
-        };
-        if fill == Fill::Zeroed
-            && let Err(error) = runs.iter().try_for_each(|run| self.clear_run(*run))
-        {
-            self.free_runs(&runs)?;
-            return Err(error);
-        }
-        Ok(runs)
-    }
-
-    /// Allocates one page, of zeroes.
-    ///
-    /// # Errors
-    /// As [`alloc_runs`](Self::alloc_runs).
-    pub fn alloc_page(&self) -> Result<PageId, PoolError> {
-        let runs = self.alloc_runs(1, 0, Fill::Zeroed)?;
-        runs.first().map(|run| run.first).ok_or_else(|| self.mismatch())
-    }
-
-    /// Frees a page. When this returns no client can touch its frame any more.
-    ///
-    /// # Errors
-    /// [`PoolError::NoSuchPage`] if there is none; [`PoolError::Busy`] if a client does not let go of it,
-    /// and then the page stays.
-    pub fn free_page(&self, page: PageId) -> Result<(), PoolError> {
-        let run = PageRun { first: page, count: 1 };
-        if self.free_runs(&[run])? == 1 { Ok(()) } else { Err(PoolError::NoSuchPage(page)) }
-    }
-
-    /// Frees the pages of a run; those that do not exist are skipped. Returns how many were freed.
-    ///
-    /// # Errors
-    /// As [`free_runs`](Self::free_runs).
-    pub fn free_page_run(&self, run: PageRun) -> Result<u64, PoolError> {
-        self.free_runs(&[run])
-    }
-
-    /// Frees the pages of all runs in one message; those that do not exist are skipped. Returns how many
-    /// were freed.
-    ///
-    /// # Errors
-    /// [`PoolError::Busy`] if a client does not let go of one of them; then all stay.
-    pub fn free_runs(&self, runs: &[PageRun]) -> Result<u64, PoolError> {
-        if runs.is_empty() {
-            return Ok(0);
-        }
-        match self.call(PageRequest::Free { runs: runs.to_vec() })? {
-            PageReply::Freed(count) => Ok(count),
-            _ => Err(self.mismatch()),
-        }
-    }
-
-    /// Makes what the pages hold survive loss of power, if the region is a file on a disk.
-    ///
-    /// # Errors
-    /// [`PoolError::Os`] if the disk fails.
-    pub fn sync_runs(&self, runs: &[PageRun]) -> Result<(), PoolError> {
-        match self.call(PageRequest::Sync { runs: runs.to_vec() })? {
-            PageReply::Done => Ok(()),
-            _ => Err(self.mismatch()),
-        }
-    }
-
-    /// Zeroes what is not known to be zero in a run that has just been given out.
-    fn clear_run(&self, run: PageRun) -> Result<(), PoolError> {
-        let size = self.page_size();
-        let at = GAddr::new(run.first, 0, size)
-            .ok_or(PoolError::BadAddress { at: run.first.raw(), len: run.count as u64 })?;
-        let frames = Frames::new(&self.inner.region);
-        self.stretches(at, run.count as u64 * size.bytes(), |stretch| {
-            for frame in stretch.frames() {
-                let given_zero =
-                    frames.hints(frame).map_or(0, |hints| hints.load(Ordering::Relaxed)) & GIVEN_ZERO;
-                if given_zero == 0
-                    && let Some(offset) = stretch.region.geometry().frame_at(frame)
-                {
-                    stretch.region.zero(offset, size.bytes());
-                }
-            }
-        })
-    }
-
+    /// Sends `request` to the daemon of the rack.
     fn call(&self, request: PageRequest) -> Result<PageReply, PoolError> {
-        match self.inner.transport.call(self.daemon(), Request::Page(request))? {
+        let reply = self.inner.transport.call(self.daemon(), Request::Page(request));
+        match reply.map_err(|error| self.explain(error))? {
             Reply::Page(reply) => Ok(reply?),
             _ => Err(self.mismatch()),
+        }
+    }
+
+    /// Sends `requests` to the daemon of the rack, all at once.
+    fn call_all(&self, mut requests: Vec<Request>) -> Vec<Result<Reply, PoolError>> {
+        let (transport, to) = (&self.inner.transport, self.daemon());
+        let replies = match requests.pop() {
+            Some(only) if requests.is_empty() => vec![transport.call(to, only)],
+            Some(last) => {
+                requests.push(last);
+                transport.call_all(to, requests)
+            }
+            None => Vec::new(),
+        };
+        // One question to the master will do for all.
+        let mut reason = None;
+        let mut explain = |error| reason.get_or_insert_with(|| self.explain(error)).clone();
+        replies.into_iter().map(|reply| reply.map_err(&mut explain)).collect()
+    }
+
+    /// What is behind a failure to reach the daemon.
+    #[cold]
+    fn explain(&self, error: TransportError) -> PoolError {
+        match &self.inner.membership {
+            Some(membership) => membership.explain(self.inner.rack, error),
+            None => error.into(),
         }
     }
 
@@ -197,6 +143,6 @@ impl Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("rack", &self.inner.rack).field("region", &self.inner.region).finish()
+        f.debug_struct("Pool").field("rack", &self.inner.rack).field("region", self.region()).finish()
     }
 }

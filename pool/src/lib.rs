@@ -44,6 +44,7 @@
 //! | [`cxl`] | the rack's memory: its layout, the mapping, slots, descriptors, index, and the protocol of access |
 //! | [`proto`] | the messages to daemons and to the master: plain data |
 //! | [`transport`] | carrying messages, without interpreting them |
+//! | `tool` | the program `rcmp`; only with the feature `cli` |
 //! | [`Pool`] | the client: asks the daemon for pages, and touches their bytes itself |
 //!
 //! The daemon of a rack (crate `daemon`) alone decides which page is in which frame, and writes that to
@@ -82,10 +83,16 @@
 
 pub mod addr;
 mod client;
+pub mod connect;
 pub mod cxl;
 mod error;
+pub mod heat;
 pub mod proto;
+pub mod swap;
+#[cfg(feature = "cli")]
+pub mod tool;
 pub mod transport;
+pub mod units;
 
-pub use client::{Fill, Pool};
+pub use client::{Fill, Pool, in_place};
 pub use error::PoolError;

@@ -1,13 +1,22 @@
 //! The messages of the cluster as plain data: no I/O, no behaviour.
 //!
-//! [`page`] is what a client asks of its rack's daemon, [`meta`] what a mount asks of the master.
+//! | module | who asks whom |
+//! | --- | --- |
+//! | [`page`] | a client asks its rack's daemon; the master asks any daemon |
+//! | [`peer`] | the daemon of a rack asks that of another |
+//! | [`cluster`] | daemons, clients and tools ask the master about racks and where pages are |
+//! | [`meta`] | a mount asks the master about files |
+//!
 //! A [`Transport`](crate::transport::Transport) carries them; it never interprets them.
 
+pub mod cluster;
 pub mod meta;
 pub mod page;
+pub mod peer;
 
 use crate::addr::RackId;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A party of the cluster that messages are sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,21 +27,38 @@ pub enum NodeId {
     Daemon(RackId),
 }
 
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Master => f.write_str("the master"),
+            Self::Daemon(rack) => write!(f, "the daemon of rack {rack}"),
+        }
+    }
+}
+
 /// Any request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// For a daemon.
+    /// For a daemon, from a client or the master.
     Page(page::PageRequest),
-    /// For the master.
+    /// For a daemon, from another daemon.
+    Peer(peer::PeerRequest),
+    /// For the master, about the cluster.
+    Cluster(cluster::ClusterRequest),
+    /// For the master, about files.
     Meta(meta::MetaRequest),
 }
 
 /// Any reply.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// From a daemon.
+    /// To a [`Request::Page`].
     Page(Result<page::PageReply, page::PageError>),
-    /// From the master.
+    /// To a [`Request::Peer`].
+    Peer(Result<peer::PeerReply, page::PageError>),
+    /// To a [`Request::Cluster`].
+    Cluster(Result<cluster::ClusterReply, cluster::ClusterError>),
+    /// To a [`Request::Meta`].
     Meta(Result<meta::MetaReply, meta::MetaError>),
     /// The node does not serve requests of this kind.
     Unsupported,

@@ -13,10 +13,11 @@ use crate::fs::{Fs, FsConfig};
 use crate::run::holder;
 use daemon::{Daemon, DaemonConfig, DaemonError, Opened, RegionError, RegionSource};
 use master::store::StoreError;
-use master::{Master, MasterConfig, MasterError};
+use master::{Master, MasterConfig, MasterError, Pages};
 use pool::Pool;
 use pool::PoolError;
 use pool::addr::{PageSize, RackId};
+use pool::cxl::region::Kind;
 use pool::proto::meta::{Caller, Ino, MetaError, MetaRequest, SetAttr};
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::{Handler, Local, Transport, TransportError};
@@ -86,8 +87,12 @@ impl Embedded {
     /// # Errors
     /// With what to do about it.
     pub fn start(settings: &PoolSettings) -> Result<Self, EmbedError> {
-        let transport = Arc::new(Local::new());
         let daemon = Arc::new(start_daemon(settings)?);
+        Self::open(settings, Arc::clone(&daemon)).inspect_err(|_| forget_new(settings, &daemon))
+    }
+
+    fn open(settings: &PoolSettings, daemon: Arc<Daemon>) -> Result<Self, EmbedError> {
+        let transport = Arc::new(Local::new());
         check_names(settings, daemon.opened())?;
         let handler: Arc<dyn Handler> = daemon.clone();
         transport.register(NodeId::Daemon(RACK), &handler);
@@ -113,18 +118,12 @@ impl Embedded {
     /// If the daemon does not answer.
     pub fn file_system(&self, cache: Cache, noatime: bool) -> Result<Fs, EmbedError> {
         let pool = Pool::attach(self.daemon.region(), RACK, self.transport.clone())?;
-        let uncached = cache == Cache::None;
-        let config = FsConfig {
-            reserve_pages: if uncached { 0 } else { self.page_size().page_of(self.reserve()) },
-            durable: self.durable,
-            noatime,
+        let reserve_pages = match cache {
+            Cache::None => 0,
+            Cache::Auto => reserve_pages(self.data_bytes(), self.page_size()),
         };
+        let config = FsConfig { reserve_pages, durable: self.durable, noatime };
         Ok(Fs::new(pool, self.transport.clone(), config))
-    }
-
-    /// Bytes of the pool that are kept for data in the kernel's cache.
-    pub fn reserve(&self) -> u64 {
-        (self.data_bytes() / RESERVE_PART).min(RESERVE_MOST)
     }
 
     /// Brings everything to rest: what is answered is stored. The first call does it; others wait for it.
@@ -163,6 +162,11 @@ impl fmt::Display for Embedded {
         let (size, page) = (Bytes(self.data_bytes()), self.page_size());
         write!(f, "embedded pool of {size} in {}, pages of {page}", region.name())
     }
+}
+
+/// Pages of a pool of `total` bytes that are kept for data in the kernel's cache.
+pub(crate) fn reserve_pages(total: u64, page: PageSize) -> u64 {
+    page.page_of((total / RESERVE_PART).min(RESERVE_MOST))
 }
 
 /// Starts the daemon; of a pool that is there already, its own page size counts if none was given.
@@ -205,6 +209,18 @@ fn size(settings: &PoolSettings) -> u64 {
     }
 }
 
+/// Removes the region that was made for a mount that is refused: it would be in the way of the next. The
+/// daemon still holds it, so it is nobody else's.
+fn forget_new(settings: &PoolSettings, daemon: &Daemon) {
+    if let Backing::Persistent { cxl, .. } = &settings.backing
+        && *daemon.opened() == Opened::Created
+        && matches!(daemon.region().kind(), Kind::MemoryFile | Kind::DiskFile)
+        && let Err(e) = std::fs::remove_file(cxl)
+    {
+        log::warn!("{} stays: {e}", cxl.display());
+    }
+}
+
 /// A mistyped `state=` must not cost the files: an empty namespace owns no page, so all would be freed.
 fn check_names(settings: &PoolSettings, opened: &Opened) -> Result<(), EmbedError> {
     let Backing::Persistent { cxl, state } = &settings.backing else { return Ok(()) };
@@ -236,7 +252,7 @@ fn start_master(
         page_size: geometry.page_size,
         max_inodes: settings.max_inodes(geometry.data_bytes()),
         pool_id: daemon.pool_id(),
-        home: NodeId::Daemon(RACK),
+        pages: Pages::Daemon(NodeId::Daemon(RACK)),
         root: Caller { uid: settings.root.uid, gid: settings.root.gid },
         repair: settings.repair,
     };

@@ -1,8 +1,8 @@
 //! `mount.rchfs`: a POSIX file system whose blocks are pages of a memory pool.
 //!
 //! ```text
-//! main.rs -> cli (options) -> run (background, signals) -> embed (master, daemon and pool in this process)
-//!                                   |
+//! main.rs -> cli (options) -> run (background, signals) -> backend -> embed (a whole pool in this process)
+//!                                   |                              \\-> cluster (one that others serve)
 //!                                 fuse  decodes requests, encodes replies, tells the kernel things
 //!                                   |
 //!                                  fs   what each operation means
@@ -13,7 +13,9 @@
 //!
 //! `SEMANTICS.md` beside this crate says what programs may rely on.
 
+pub mod backend;
 pub mod cli;
+pub mod cluster;
 pub mod embed;
 pub mod fs;
 pub mod fuse;

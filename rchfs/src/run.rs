@@ -5,7 +5,7 @@
 //! touched; the parent is told only when the mount answers. On the way down: the mount goes first, then
 //! the file system, then the pool.
 //!
-//! Must not know: file system semantics, how a pool is made (see [`embed`](crate::embed)).
+//! Must not know: file system semantics, how a pool is made (see [`backend`](crate::backend)).
 
 pub mod attach;
 pub mod background;
@@ -15,10 +15,10 @@ pub mod mountpoint;
 pub mod signals;
 pub mod table;
 
+use crate::backend::{Backend, BackendError};
 use crate::cli::low::Cache;
-use crate::cli::settings::Backing;
+use crate::cli::settings::{Backing, PoolChoice};
 use crate::cli::{self, Command, Host, Settings};
-use crate::embed::{EmbedError, Embedded};
 use crate::fuse::{MountConfig, Mounted};
 use background::{Report, Side};
 use signals::Signals;
@@ -43,7 +43,7 @@ pub enum RunError {
     Attach(#[from] attach::AttachError),
     /// The pool.
     #[error(transparent)]
-    Pool(#[from] EmbedError),
+    Pool(#[from] BackendError),
     /// A signal came while mounting.
     #[error("interrupted")]
     Interrupted,
@@ -143,7 +143,9 @@ fn absolute_paths(settings: &mut Settings) -> io::Result<()> {
         *path = std::path::absolute(&path)?;
         Ok(())
     };
-    if let Backing::Persistent { cxl, state } = &mut settings.pool.backing {
+    if let PoolChoice::Embedded(pool) = &mut settings.pool
+        && let Backing::Persistent { cxl, state } = &mut pool.backing
+    {
         absolute(cxl)?;
         absolute(state)?;
     }
@@ -190,7 +192,7 @@ fn serve(settings: &Settings, report: Report) -> Result<(), Failure> {
 /// A mount that is made and does not answer yet.
 struct Serving {
     signals: Signals,
-    pool: Arc<Embedded>,
+    pool: Arc<Backend>,
     mounted: Mounted,
     dir: PathBuf,
     device: String,
@@ -201,7 +203,7 @@ impl Serving {
         let signals = Signals::start().map_err(system("signals"))?;
         let messages = env_logger::Env::default().default_filter_or("warn");
         env_logger::Builder::from_env(messages).init();
-        let pool = Arc::new(Embedded::start(&settings.pool)?);
+        let pool = Arc::new(Backend::start(&settings.pool)?);
         say(settings, &pool);
         signals.mounting();
         let (mounted, device) = match make(settings, &pool) {
@@ -241,7 +243,7 @@ impl Serving {
 }
 
 /// Mounts the pool's file system; also returns the device of the mount.
-fn make(settings: &Settings, pool: &Embedded) -> Result<(Mounted, String), RunError> {
+fn make(settings: &Settings, pool: &Backend) -> Result<(Mounted, String), RunError> {
     let dir = &settings.dir;
     let file_system = pool.file_system(settings.cache, settings.flags.noatime)?;
     let _claim = mountpoint::claim(dir)?;
@@ -260,11 +262,11 @@ fn make(settings: &Settings, pool: &Embedded) -> Result<(Mounted, String), RunEr
 }
 
 /// Once, and only here, a volatile pool says that it is one, and a recovered one what was recovered.
-fn say(settings: &Settings, pool: &Embedded) {
+fn say(settings: &Settings, pool: &Backend) {
     for notice in pool.notices() {
         complain(&notice);
     }
-    if settings.pool.backing == Backing::Volatile && !settings.quiet {
+    if settings.pool.is_volatile() && !settings.quiet {
         complain(&"this pool is volatile, its files go when it is unmounted (cxl=FILE,state=DIR keeps them)");
     }
     if settings.verbose {

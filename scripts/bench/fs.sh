@@ -12,7 +12,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 case ${1:-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
-: "${ROUNDS:=3}" "${SECONDS_EACH:=2}" "${FILES:=20000}" "${OPTIONS:=quiet}"
+: "${ROUNDS:=3}" "${SECONDS_EACH:=2}" "${FILES:=20000}" "${OPTIONS:=quiet,size=8G}"
 : "${SETS:=buffered direct mixed prototype metadata}"
 MDBENCH=$TARGET/release/examples/mdbench
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -33,7 +33,7 @@ results() {
         echo "kernel: $(uname -r)"
         echo "cpu:    $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)"
         echo "memory: $(awk '/^MemTotal/ { printf "%.1f GiB", $2 / 1048576 }' /proc/meminfo)"
-        echo "fio:    $(fio --version)"
+        echo "fio:    $(fio --version 2>/dev/null || echo none)"
         echo "huge pages for shared memory: $(cat /sys/kernel/mm/transparent_hugepage/shmem_enabled 2>/dev/null)"
         echo "FUSE pages a request, at most: $(cat /proc/sys/fs/fuse/max_pages_limit 2>/dev/null)"
     } >"$RESULTS/$STAMP.machine.txt"

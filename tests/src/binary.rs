@@ -1,5 +1,5 @@
-//! Finds the programs under test beside the test itself, and builds `mount.rchfs` when it is missing or
-//! older than its sources.
+//! Finds the programs under test beside the test itself, and builds those that are missing or older than
+//! their sources.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-/// The crates that `mount.rchfs` is made of.
+/// The crates that the programs are made of.
 const SOURCES: [&str; 4] = ["pool", "daemon", "master", "rchfs"];
 
 /// The top of the source tree.
@@ -30,15 +30,41 @@ pub fn mount_rchfs() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| match std::env::var_os("RCHFS_MOUNT_BIN") {
         Some(path) => PathBuf::from(path),
-        None => {
-            let path = target_dir().join("mount.rchfs");
-            if is_stale(&path) {
-                build();
-            }
-            assert!(path.exists(), "{} was not built", path.display());
-            path
-        }
+        None => built("rchfs", &SOURCES, "mount.rchfs"),
     })
+}
+
+/// The `rcmp-master` of this build.
+pub fn rcmp_master() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("master", &["pool", "master"], "rcmp-master"))
+}
+
+/// The `rcmp-daemon` of this build.
+pub fn rcmp_daemon() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("daemon", &["pool", "daemon"], "rcmp-daemon"))
+}
+
+/// The `rcmp` of this build.
+pub fn rcmp() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("pool", &["pool"], "rcmp"))
+}
+
+/// The recording client of the cluster suites (see [`crate::cluster`]).
+pub fn history() -> PathBuf {
+    target_dir().join("e2e-history")
+}
+
+/// The program `name` of `package`, not older than the sources of these crates.
+fn built(package: &str, sources: &[&str], name: &str) -> PathBuf {
+    let path = target_dir().join(name);
+    if is_stale(&path, sources) {
+        build(package);
+    }
+    assert!(path.exists(), "{} was not built", path.display());
+    path
 }
 
 /// The helper process of the suites (see [`crate::actor`]).
@@ -50,9 +76,9 @@ fn modified(path: &Path) -> Option<SystemTime> {
     path.metadata().and_then(|meta| meta.modified()).ok()
 }
 
-fn is_stale(binary: &Path) -> bool {
+fn is_stale(binary: &Path, sources: &[&str]) -> bool {
     let Some(built) = modified(binary) else { return true };
-    SOURCES.iter().any(|krate| newest_source(&workspace().join(krate).join("src")) > Some(built))
+    sources.iter().any(|krate| newest_source(&workspace().join(krate).join("src")) > Some(built))
 }
 
 fn newest_source(dir: &Path) -> Option<SystemTime> {
@@ -67,15 +93,15 @@ fn newest_source(dir: &Path) -> Option<SystemTime> {
 }
 
 /// Cargo's own lock makes this safe from several tests at once; all but the first find nothing to do.
-fn build() {
+fn build(package: &str) {
     let dir = target_dir();
     let profile = match dir.file_name().and_then(OsStr::to_str) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "rchfs", "--profile", profile, "--target-dir"]);
+    cargo.args(["build", "--quiet", "--bins", "-p", package, "--profile", profile, "--target-dir"]);
     cargo.arg(dir.parent().expect("the profile's directory lies in a target directory"));
     let status = cargo.current_dir(workspace()).status().expect("cargo runs");
-    assert!(status.success(), "mount.rchfs does not build: {status}");
+    assert!(status.success(), "{package} does not build: {status}");
 }

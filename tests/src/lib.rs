@@ -6,12 +6,16 @@
 //! `RCHFS_E2E_REFERENCE=tmpfs` the same tests get a tmpfs instead, which shows that they ask for what
 //! Linux does and not for what rchfs happens to do.
 //!
+//! [`cluster`] starts a master and daemons, and clients that record what they do for [`history`] to judge.
+//!
 //! Nothing here knows how rchfs works inside: everything is done by system calls and by running
 //! programs. A harness function that fails panics with the reason, as an assertion does.
 
 pub mod actor;
 pub mod binary;
+pub mod cluster;
 pub mod fixture;
+pub mod history;
 pub mod lock;
 pub mod map;
 pub mod mount;

@@ -31,7 +31,11 @@ fn refusal(path: &Path, change: impl FnOnce(&mut DaemonConfig)) -> String {
 }
 
 pub fn reconcile(e: &Embedded, held: &[PageRun]) -> Reconciled {
-    let request = Request::Page(PageRequest::Reconcile { held: held.to_vec() });
+    let request = Request::Page(PageRequest::Reconcile {
+        held: held.to_vec(),
+        ids: 0..pool::addr::PageId::LIMIT,
+        free: true,
+    });
     match e.transport.call(NodeId::Daemon(RACK), request).unwrap() {
         Reply::Page(Ok(PageReply::Reconciled(found))) => found,
         other => panic!("{other:?}"),

@@ -11,12 +11,18 @@
 //! | extended attribute | 4, inode, name | value |
 //! | run of pages | 5, inode, page of the file | first page 8 bytes, count 4 bytes |
 //! | entry | 6, directory, cookie | inode 8 bytes, name |
+//! | cluster | 7 | `Cluster` in postcard |
+//! | rack | 8, rack in 2 bytes | `RackJoin` in postcard |
+//! | block of page ids | 9, block | rack, 2 bytes |
+//! | page that has moved | 10, page | rack, 2 bytes |
 //!
 //! Numbers in values are big-endian too. Keys that begin with 1 and another byte than 1 are the store's.
 
-use crate::change::Change;
-use pool::addr::{PageId, PageRun};
+use crate::change::{Change, ClusterChange};
+use pool::addr::{PageId, PageRun, RackId};
+use pool::proto::cluster::RackJoin;
 use pool::proto::meta::{Extent, Ino};
+use serde::de::DeserializeOwned;
 
 /// Records about the whole, and those of the store itself.
 pub(super) const WHOLE: u8 = 1;
@@ -26,6 +32,10 @@ const TARGET: u8 = 3;
 const XATTR: u8 = 4;
 const EXTENT: u8 = 5;
 const ENTRY: u8 = 6;
+const CLUSTER: u8 = 7;
+const RACK: u8 = 8;
+const BLOCK: u8 = 9;
+const MOVED: u8 = 10;
 
 /// A key and its new value; `None` removes it.
 pub(super) type Record = (Vec<u8>, Option<Vec<u8>>);
@@ -47,6 +57,25 @@ pub(super) fn encode(change: &Change) -> Option<Record> {
             (key(ENTRY, *parent, &cookie.to_be_bytes()), Some(value))
         }
         Change::DelEntry { parent, cookie } => (key(ENTRY, *parent, &cookie.to_be_bytes()), None),
+        Change::Cluster(change) => return encode_cluster(change),
+    })
+}
+
+fn encode_cluster(change: &ClusterChange) -> Option<Record> {
+    let key = |kind: u8, number: &[u8]| [&[kind][..], number].concat();
+    Some(match change {
+        ClusterChange::PutCluster(cluster) => (vec![CLUSTER], Some(postcard::to_allocvec(cluster).ok()?)),
+        ClusterChange::PutRack(join) => {
+            (key(RACK, &join.rack.0.to_be_bytes()), Some(postcard::to_allocvec(join).ok()?))
+        }
+        ClusterChange::DelRack(rack) => (key(RACK, &rack.0.to_be_bytes()), None),
+        ClusterChange::PutBlock(number, rack) => {
+            (key(BLOCK, &number.to_be_bytes()), Some(rack.0.to_be_bytes().into()))
+        }
+        ClusterChange::PutMoved(page, rack) => {
+            (key(MOVED, &page.raw().to_be_bytes()), Some(rack.0.to_be_bytes().into()))
+        }
+        ClusterChange::DelMoved(page) => (key(MOVED, &page.raw().to_be_bytes()), None),
     })
 }
 
@@ -56,13 +85,13 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<Change> {
     if kind == WHOLE {
         return if rest == [MARK] { Some(Change::InoMark(number(value)?)) } else { None };
     }
+    if kind >= CLUSTER {
+        return decode_cluster(kind, rest, value).map(Change::Cluster);
+    }
     let (ino, rest) = rest.split_first_chunk()?;
     let ino = Ino(u64::from_be_bytes(*ino));
     match kind {
-        INODE if rest.is_empty() => match postcard::take_from_bytes(value).ok()? {
-            (meta, []) => Some(Change::PutInode(ino, meta)),
-            _ => None,
-        },
+        INODE if rest.is_empty() => Some(Change::PutInode(ino, whole(value)?)),
         TARGET if rest.is_empty() => Some(Change::PutTarget(ino, value.into())),
         XATTR => Some(Change::PutXattr(ino, rest.into(), value.into())),
         EXTENT => {
@@ -78,6 +107,28 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<Change> {
             let (cookie, child) = (number(rest)?, Ino(u64::from_be_bytes(*child)));
             Some(Change::PutEntry { parent: ino, cookie, ino: child, name: name.into() })
         }
+        _ => None,
+    }
+}
+
+fn decode_cluster(kind: u8, key: &[u8], value: &[u8]) -> Option<ClusterChange> {
+    let rack = |bytes: &[u8]| Some(RackId(u16::from_be_bytes(bytes.try_into().ok()?)));
+    match kind {
+        CLUSTER if key.is_empty() => Some(ClusterChange::PutCluster(whole(value)?)),
+        RACK => {
+            let join: RackJoin = whole(value)?;
+            (rack(key)? == join.rack).then_some(ClusterChange::PutRack(join))
+        }
+        BLOCK => Some(ClusterChange::PutBlock(number(key)?, rack(value)?)),
+        MOVED => Some(ClusterChange::PutMoved(PageId::new(number(key)?)?, rack(value)?)),
+        _ => None,
+    }
+}
+
+/// What all of these bytes are, in postcard.
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    match postcard::take_from_bytes(bytes).ok()? {
+        (value, []) => Some(value),
         _ => None,
     }
 }
@@ -99,6 +150,8 @@ pub(super) fn number(bytes: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::change::Meta;
+    use pool::addr::PageSize;
+    use pool::proto::cluster::Cluster;
     use pool::proto::meta::{Kind, Time};
 
     fn meta() -> Meta {
@@ -128,7 +181,36 @@ mod tests {
             Change::PutXattr(ino, b"user.x".as_slice().into(), Box::default()),
             Change::PutExtent(ino, Extent { at: 1 << 40, run }),
             Change::PutEntry { parent, cookie: 3, ino, name: b"\xff\n".as_slice().into() },
+            Change::Cluster(ClusterChange::PutCluster(Cluster {
+                id: u128::MAX - 5,
+                page_size: PageSize::MAX,
+                term: 300,
+            })),
+            Change::Cluster(ClusterChange::PutRack(join())),
+            Change::Cluster(ClusterChange::PutBlock(1 << 31, RackId(u16::MAX))),
+            Change::Cluster(ClusterChange::PutMoved(PageId::new(PageId::LIMIT - 1).unwrap(), RackId(2))),
         ]
+    }
+
+    fn join() -> RackJoin {
+        RackJoin {
+            rack: RackId(513),
+            cluster: 7,
+            page_size: PageSize::MIN,
+            incarnation: u64::MAX,
+            addr: "[::1]:7".into(),
+            region: "/dev/shm/a b".into(),
+            region_id: 3,
+            transport: "tcp".into(),
+        }
+    }
+
+    /// Whether the value has one form only: nothing shorter or longer would do.
+    fn is_exact(change: &Change) -> bool {
+        matches!(
+            change,
+            Change::InoMark(_) | Change::PutInode(..) | Change::PutExtent(..) | Change::Cluster(_)
+        )
     }
 
     #[test]
@@ -150,10 +232,12 @@ mod tests {
         for change in puts() {
             let (key, value) = encode(&change).unwrap();
             let value = value.unwrap();
-            for len in 0..key.len().min(9) {
+            // Of a key that ends in a name a shorter one is a key too.
+            let fixed = if matches!(change, Change::PutXattr(..)) { 9 } else { key.len() };
+            for len in 0..fixed {
                 assert_eq!(decode(&key[..len], &value), None, "{change:?} key of {len}");
             }
-            if matches!(change, Change::InoMark(_) | Change::PutInode(..) | Change::PutExtent(..)) {
+            if is_exact(&change) {
                 assert_eq!(decode(&key, &value[..value.len() - 1]), None, "{change:?}");
                 assert_eq!(decode(&key, &[&value[..], &[0]].concat()), None, "{change:?}");
             }

@@ -111,8 +111,9 @@ impl Segment {
     }
 }
 
-/// Reads all segments in `dir`, without looking into them.
-pub(super) fn read(dir: &Path, pool: u128) -> Result<Found, StoreError> {
+/// Reads all segments in `dir`, without looking into them: which pool they are of is said by
+/// [`Found::of_pool`].
+pub(super) fn read(dir: &Path) -> Result<Found, StoreError> {
     let os = |why| full_or_os(dir, "reading", why);
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(os)? {
@@ -120,7 +121,7 @@ pub(super) fn read(dir: &Path, pool: u128) -> Result<Found, StoreError> {
         let name = path.file_name().and_then(|name| name.to_str());
         if let Some(number) = name.and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.parse().ok()) {
             let bytes = std::fs::read(&path).map_err(|why| full_or_os(&path, "reading", why))?;
-            segments.push(Old { path, id: SegmentId { pool, number }, bytes });
+            segments.push(Old { path, id: SegmentId { pool: 0, number }, bytes });
         }
     }
     segments.sort_unstable_by_key(|old: &Old| old.id.number);
@@ -131,6 +132,12 @@ impl Found {
     /// Is there no segment at all?
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// All of this pool, or they are refused.
+    pub(super) fn of_pool(mut self, pool: u128) -> Self {
+        self.0.iter_mut().for_each(|old| old.id.pool = pool);
+        self
     }
 
     /// All batches after `applied`, in order.

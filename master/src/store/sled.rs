@@ -40,6 +40,15 @@ pub struct Identity {
     pub page_size: PageSize,
 }
 
+/// Which store is good.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    /// One for this, and an empty one becomes it.
+    This(Identity),
+    /// Any; an empty one becomes one for this.
+    AnyOr(Identity),
+}
+
 /// When the journal is brought to sled.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
@@ -129,10 +138,24 @@ impl SledStore {
     /// # Errors
     /// `InUse`, `Mismatch`, `Corrupt`, `NoSpace`, `Os`; nothing has been changed unless it says so.
     pub fn open(dir: &Path, identity: Identity, tuning: Tuning) -> Result<Self, StoreError> {
+        Self::open_as(dir, Wanted::This(identity), tuning).map(|(store, _)| store)
+    }
+
+    /// As [`open`](Self::open), whatever the store is for, which is told; if there is none yet, it will be
+    /// for `fresh`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for `Mismatch` of the identity.
+    pub fn open_any(dir: &Path, fresh: Identity, tuning: Tuning) -> Result<(Self, Identity), StoreError> {
+        Self::open_as(dir, Wanted::AnyOr(fresh), tuning)
+    }
+
+    fn open_as(dir: &Path, wanted: Wanted, tuning: Tuning) -> Result<(Self, Identity), StoreError> {
         std::fs::create_dir_all(dir).map_err(|why| full_or_os(dir, "making", why))?;
         let lock = DirLock::take(dir)?;
-        let opening = Opening::read(dir, identity, tuning)?;
-        Ok(Self { found: Mutex::new(Some(opening)), running: OnceLock::new(), _lock: lock })
+        let opening = Opening::read(dir, wanted, tuning)?;
+        let identity = opening.identity();
+        Ok((Self { found: Mutex::new(Some(opening)), running: OnceLock::new(), _lock: lock }, identity))
     }
 
     fn running(&self) -> Result<&Running, StoreError> {

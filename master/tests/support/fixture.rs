@@ -4,7 +4,7 @@
 
 use master::clock::Clock;
 use master::store::{Store, Volatile};
-use master::{Master, MasterConfig, MasterError};
+use master::{Master, MasterConfig, MasterError, Pages};
 use parking_lot::Mutex;
 use pool::addr::{PageId, PageRun, PageSize, RackId};
 use pool::proto::meta::{
@@ -18,6 +18,7 @@ use pool::transport::{Handler, Local, Transport};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 pub const HOME: NodeId = NodeId::Daemon(RackId(0));
 pub const ROOT: Caller = Caller { uid: 0, gid: 0 };
@@ -89,7 +90,7 @@ impl FakeDaemon {
         let missing =
             held.difference(&state.live).filter_map(|&p| PageRun::new(PageId::new(p)?, 1)).collect();
         state.live.retain(|page| held.contains(page));
-        Reconciled { leaked, missing }
+        Reconciled { leaked, missing, clients: None }
     }
 }
 
@@ -98,10 +99,10 @@ impl Handler for FakeDaemon {
         let Request::Page(request) = request else { return Reply::Unsupported };
         Reply::Page(match request {
             PageRequest::Free { runs } => Ok(PageReply::Freed(self.free(&runs))),
-            PageRequest::Reconcile { held } => Ok(PageReply::Reconciled(self.reconcile(&held))),
+            PageRequest::Reconcile { held, .. } => Ok(PageReply::Reconciled(self.reconcile(&held))),
             PageRequest::Stat => Ok(PageReply::Stat(PageStat { total: 1 << 20, free: 0 })),
             PageRequest::Sync { .. } => Ok(PageReply::Done),
-            PageRequest::Alloc { .. } => Err(PageError::Os("not asked of this one".into())),
+            _ => Err(PageError::Os("not asked of this one".into())),
         })
     }
 }
@@ -120,6 +121,10 @@ impl StepClock {
 impl Clock for StepClock {
     fn now(&self) -> Time {
         Time { sec: self.0.fetch_add(1, Ordering::Relaxed) + 1, nsec: 0 }
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed) as u64)
     }
 }
 
@@ -143,7 +148,7 @@ impl World {
             page_size: PageSize::MIN,
             max_inodes: 1 << 40,
             pool_id: 7,
-            home: HOME,
+            pages: Pages::Daemon(HOME),
             root: ROOT,
             repair: false,
         };

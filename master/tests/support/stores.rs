@@ -2,9 +2,10 @@
 
 #![allow(dead_code)]
 
-use master::change::Change;
+use master::change::{Change, ClusterChange};
 use master::store::{Store, StoreError};
 use parking_lot::Mutex;
+use pool::addr::{PageId, RackId};
 use pool::proto::meta::Ino;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,10 @@ enum Key {
     Xattr(Ino, Box<[u8]>),
     Extent(Ino, u64),
     Entry(Ino, u64),
+    Cluster,
+    Rack(RackId),
+    Block(u64),
+    Moved(PageId),
 }
 
 fn key(change: &Change) -> (Key, bool) {
@@ -34,6 +39,14 @@ fn key(change: &Change) -> (Key, bool) {
         Change::DelExtent(ino, at) => (Key::Extent(*ino, *at), false),
         Change::PutEntry { parent, cookie, .. } => (Key::Entry(*parent, *cookie), true),
         Change::DelEntry { parent, cookie } => (Key::Entry(*parent, *cookie), false),
+        Change::Cluster(change) => match change {
+            ClusterChange::PutCluster(_) => (Key::Cluster, true),
+            ClusterChange::PutRack(join) => (Key::Rack(join.rack), true),
+            ClusterChange::DelRack(rack) => (Key::Rack(*rack), false),
+            ClusterChange::PutBlock(number, _) => (Key::Block(*number), true),
+            ClusterChange::PutMoved(page, _) => (Key::Moved(*page), true),
+            ClusterChange::DelMoved(page) => (Key::Moved(*page), false),
+        },
     }
 }
 

@@ -10,13 +10,16 @@ use crate::cxl::region::Region;
 use crate::cxl::slots::{ClientId, Slots};
 use crate::error::PoolError;
 use parking_lot::Mutex;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How long a thread waits for a slot when all are taken.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The number of no pool.
+const NO_POOL: u64 = 0;
 
 /// The slots that one client has leased.
 pub struct Leases {
@@ -38,11 +41,14 @@ struct Lease {
 
 thread_local! {
     static HELD: RefCell<Vec<Lease>> = const { RefCell::new(Vec::new()) };
+    /// The pool that this thread used last, and its slot there, which is one of `HELD`. Has no
+    /// destructor, so that to look at it is but a load.
+    static LAST: Cell<(u64, u32)> = const { Cell::new((NO_POOL, 0)) };
 }
 
 impl Leases {
     pub fn new(region: Arc<Region>) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static NEXT: AtomicU64 = AtomicU64::new(NO_POOL + 1);
         let (pool, client) = (NEXT.fetch_add(1, Ordering::Relaxed), ClientId::this_process());
         Arc::new(Self { pool, region, client, taken: Mutex::new(Some(Vec::new())) })
     }
@@ -50,10 +56,21 @@ impl Leases {
     /// Calls `access` with the number of this thread's slot.
     #[inline]
     pub fn with_slot<T>(self: &Arc<Self>, access: impl FnOnce(u32) -> T) -> Result<T, PoolError> {
+        let (pool, slot) = LAST.get();
+        if pool == self.pool {
+            return Ok(access(slot));
+        }
+        self.with_other_slot(access)
+    }
+
+    /// As [`with_slot`](Self::with_slot), where this thread used another pool last, or none.
+    #[cold]
+    fn with_other_slot<T>(self: &Arc<Self>, access: impl FnOnce(u32) -> T) -> Result<T, PoolError> {
         let held = HELD.try_with(|held| {
             held.borrow().iter().find(|lease| lease.pool == self.pool).map(|lease| lease.slot)
         });
         if let Ok(Some(slot)) = held {
+            LAST.set((self.pool, slot));
             return Ok(access(slot));
         }
         self.with_new_slot(access)
@@ -70,6 +87,7 @@ impl Leases {
             let mut held = held.borrow_mut();
             held.retain(|lease| lease.leases.strong_count() > 0);
             held.extend(lease.take());
+            LAST.set((self.pool, slot));
         });
         let result = access(slot);
         drop(lease);
@@ -114,6 +132,9 @@ impl Leases {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if LAST.get().0 == self.pool {
+            LAST.set((NO_POOL, 0));
+        }
         // In a forked child this is a copy of the parent's lease.
         if self.process == std::process::id()
             && let Some(leases) = self.leases.upgrade()

@@ -8,6 +8,7 @@ use super::layout::{DESCRIPTOR_HINTS, DESCRIPTOR_WORD};
 use super::protocol::SharedWord;
 use super::region::{Region, Word};
 use crate::addr::{FrameNo, PageId};
+use crate::proto::page::PageKind;
 use std::sync::atomic::Ordering;
 
 const STATE_SHIFT: u32 = 8;
@@ -18,6 +19,35 @@ const CHECK_MASK: u64 = (1 << STATE_SHIFT) - 1;
 pub const REFERENCED: u64 = 1;
 /// Hint: the frame was all zero when it was given to its page.
 pub const GIVEN_ZERO: u64 = 2;
+/// Hints: whose the page is, two bits; see [`kind_in`].
+const KIND_SHIFT: u32 = 2;
+/// Hints: how often clients have touched the page, roughly: about one access in [`SAMPLE`] adds that
+/// number. Bits 16 to 63: the counter is the top of the word, so what it carries out when it wraps
+/// around is lost and changes no other hint.
+pub const TOUCHES_SHIFT: u32 = 16;
+/// Accesses that one sample stands for.
+pub const SAMPLE: u64 = 32;
+
+/// The hints of a page of this kind that nobody has touched.
+#[inline]
+pub const fn hints_of(kind: PageKind) -> u64 {
+    let kind = match kind {
+        PageKind::Plain => 0,
+        PageKind::File => 1,
+        PageKind::Objects => 2,
+    };
+    kind << KIND_SHIFT
+}
+
+/// Whose the page is whose hints these are.
+#[inline]
+pub const fn kind_in(hints: u64) -> PageKind {
+    match hints >> KIND_SHIFT & 3 {
+        1 => PageKind::File,
+        2 => PageKind::Objects,
+        _ => PageKind::Plain,
+    }
+}
 
 /// What may be done with a page in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +56,31 @@ pub enum State {
     Stable,
     /// It is being taken away: no new access may begin. If that is not carried out it is stable again.
     Freeing,
+    /// It is on its way to another rack: no new access may begin. Where it is, is for the master to say.
+    Leaving,
+    /// It is on its way here from another rack, and not yet in the index.
+    Coming,
+}
+
+impl State {
+    const fn code(self) -> u64 {
+        match self {
+            Self::Stable => 1,
+            Self::Freeing => 2,
+            Self::Leaving => 3,
+            Self::Coming => 4,
+        }
+    }
+
+    const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            1 => Some(Self::Stable),
+            2 => Some(Self::Freeing),
+            3 => Some(Self::Leaving),
+            4 => Some(Self::Coming),
+            _ => None,
+        }
+    }
 }
 
 /// What a descriptor says.
@@ -42,11 +97,7 @@ pub enum Content {
 /// The word of a frame that holds `page`.
 #[inline]
 pub const fn word_of(page: PageId, state: State, frame: FrameNo) -> u64 {
-    let state = match state {
-        State::Stable => 1,
-        State::Freeing => 2,
-    };
-    let rest = page.raw() << ID_SHIFT | state << STATE_SHIFT;
+    let rest = page.raw() << ID_SHIFT | state.code() << STATE_SHIFT;
     rest | check(rest, frame)
 }
 
@@ -63,11 +114,7 @@ pub const fn content_of(word: u64, frame: FrameNo) -> Content {
     if word == 0 {
         return Content::Free;
     }
-    let state = match word >> STATE_SHIFT & 15 {
-        1 => State::Stable,
-        2 => State::Freeing,
-        _ => return Content::Bad(word),
-    };
+    let Some(state) = State::from_code(word >> STATE_SHIFT & 15) else { return Content::Bad(word) };
     match PageId::new(word >> ID_SHIFT) {
         Some(page) if check(word & !CHECK_MASK, frame) == word & CHECK_MASK => Content::Page(page, state),
         _ => Content::Bad(word),
@@ -116,6 +163,14 @@ impl<'r> Frames<'r> {
             hints.fetch_or(REFERENCED);
         }
     }
+
+    /// Adds a sample to the touches of the page in `frame`, which the caller has published.
+    #[cold]
+    pub fn add_sample(self, frame: FrameNo) {
+        if let Some(hints) = self.hints(frame) {
+            hints.fetch_add(SAMPLE << TOUCHES_SHIFT);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +182,7 @@ mod tests {
         for raw in [1, 2, 77, (1 << 52) - 1] {
             let page = PageId::new(raw).unwrap();
             for frame in [0, 1, 5000, u32::MAX - 2].map(FrameNo) {
-                for state in [State::Stable, State::Freeing] {
+                for state in [State::Stable, State::Freeing, State::Leaving, State::Coming] {
                     let word = word_of(page, state, frame);
                     assert_eq!(content_of(word, frame), Content::Page(page, state));
                     assert_eq!(id_in(word), raw);

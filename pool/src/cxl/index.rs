@@ -203,7 +203,8 @@ mod tests {
 
     impl Churn {
         fn new() -> Self {
-            let spec = Spec { rack: RackId(0), page_size: PageSize::MIN, size: FRAMES * 4096 };
+            let (rack, page_size, size) = (RackId(0), PageSize::MIN, FRAMES * 4096);
+            let spec = Spec { rack, page_size, size, cluster: None, channels: 0 };
             let (region, _) = Region::open(&RegionSource::Memfd, &spec).unwrap();
             Self {
                 region: Arc::new(region),

@@ -8,7 +8,7 @@
 //! client slots       4096                         64 a slot, SLOTS slots
 //! frame descriptors  after the slots              16 a frame
 //! page index         after that, rounded to 4096  4 an entry; a power of two, at least 2 entries a frame
-//! message rings      after that, rounded to 4096  0 in this version
+//! message rings      after that, rounded to 4096  0 without channels, else see below
 //! frames             after that, rounded to 2 MiB one page size a frame
 //! end                after that, rounded to 2 MiB
 //! ```
@@ -34,7 +34,9 @@
 //!  80  8  offset of the message rings
 //!  88  8  offset of the frames
 //!  96  8  length of the region
-//! 104 20  zero
+//! 104  8  region id: random, tells two regions apart; not zero
+//! 112  4  number of channels
+//! 116  8  zero
 //! 124  4  CRC-32 of bytes 0 to 123
 //! 128  8  frames ever used: no frame at or above this number has ever held a page
 //! 136  8  page ids at or above this number have never been given out
@@ -50,7 +52,8 @@
 //! ```text
 //!   0  8  owner: the client process, see `slots::ClientId`; 0 if the slot is free
 //!   8  8  what the owner's thread is touching: first frame (high 32 bits), frames (low 32 bits); 0 nothing
-//!  16 48  zero
+//!  16  8  accesses by the owner's thread, and by those of earlier owners; written by the owner alone
+//!  24 40  zero
 //! ```
 //!
 //! ## Frame descriptor (16 bytes)
@@ -58,13 +61,58 @@
 //! ```text
 //!   0  8  the truth about the frame, one word: page id (bits 12 to 63), state (bits 8 to 11),
 //!         check (bits 0 to 7) over the rest of the word and the frame's number; 0: holds no page
-//!   8  8  hints, see `frames`: bit 0 referenced, bit 1 all zero when it was given out
+//!   8  8  hints, see `frames`: bit 0 referenced, bit 1 all zero when it was given out, bits 2 and 3
+//!         whose it is, bits 16 to 63 how often it was touched
 //! ```
 //!
 //! ## Page index entry (4 bytes)
 //!
 //! 0 is empty, anything else is a frame's number plus one. The key is not in the entry but in that
 //! frame's descriptor. Where the search for an id starts is [`index_home`].
+//!
+//! ## Message rings
+//!
+//! Nothing if there are no channels. Else, each part for all channels in order:
+//!
+//! ```text
+//! ring header  at the zone's beginning  4096
+//! records      after that               256 a channel, rounded to 4096
+//! cells        after that               32 of 256 a channel
+//! buffers      after that               32 of 20480 a channel
+//! ```
+//!
+//! Memory is touched only where a channel has been claimed; buffers, only where a message was long.
+//!
+//! Ring header, each word that changes in cache lines of its own:
+//!
+//! ```text
+//!   0 64  doorbells: bit c % 64 of word c / 64 says that channel c has something in its bitmap
+//! 128  8  the daemon's poller: bit 0, it sleeps or is about to; above, how often it was woken. The low
+//!         half is what it sleeps on
+//! 256  8  serving: the random number of a daemon's life; 0 when nobody serves
+//! 264     zero
+//! ```
+//!
+//! Record of a channel:
+//!
+//! ```text
+//!   0  8  owner: the client process, see `slots::ClientId`; 0 if the channel is free
+//!   8  8  generation: how often the channel was claimed (low 32 bits)
+//!  16  8  1 if the owner is done with it, but answers were outstanding
+//! 128  8  bitmap of entries that were submitted (low 32 bits)
+//! 192  8  the entry that the poller watches, plus one; 0 none
+//! 200 56  zero
+//! ```
+//!
+//! Cell of an entry, whose meaning is in `ring::protocol`:
+//!
+//! ```text
+//!   0  8  state: kind (bits 0 to 2), ticket (bits 3 to 31), generation of the channel (bits 32 to 63).
+//!         The low half is what the client sleeps on
+//!   8  4  length of the message in bytes, at most 20480
+//!  12  4  what kind of answer it is, see `ring::Status`; in a request 0
+//!  16 240 the message, if it fits; a longer one is in the entry's buffer
+//! ```
 
 use crate::addr::{FrameNo, PageSize, RackId};
 use thiserror::Error;
@@ -72,7 +120,7 @@ use thiserror::Error;
 /// The first eight bytes of a region.
 pub const MAGIC: [u8; 8] = *b"RCHFSCXL";
 /// The version of the layout that this module describes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Alignment of the frames and of the region's end: the largest page, and the unit of devdax.
 pub const HUGE: u64 = 2 << 20;
@@ -91,6 +139,8 @@ pub const SLOT_LEN: u64 = 64;
 pub const SLOT_OWNER: u64 = 0;
 /// Where the word that publishes a range of frames is in a slot.
 pub const SLOT_HAZARD: u64 = SLOT_OWNER + 8;
+/// Where the count of accesses is in a slot.
+pub const SLOT_HITS: u64 = SLOT_HAZARD + 8;
 
 /// Length of a frame descriptor in bytes.
 pub const DESCRIPTOR_LEN: u64 = 16;
@@ -103,6 +153,43 @@ pub const DESCRIPTOR_HINTS: u64 = DESCRIPTOR_WORD + 8;
 pub const ENTRY_LEN: u64 = 4;
 /// The most frames a region can have: a number plus one must fit an index entry.
 pub const FRAMES_MAX: u64 = u32::MAX as u64 - 1;
+
+/// The most channels a region can have: their doorbells are one cache line.
+pub const CHANNELS_MAX: u32 = 512;
+/// Entries of a channel.
+pub const ENTRIES: u32 = 32;
+/// Length of the ring header in bytes.
+pub const RING_HEADER_LEN: u64 = SMALL;
+/// Where the doorbells are in the ring header.
+pub const RING_BELLS: u64 = 0;
+/// Where the poller's word is in the ring header.
+pub const RING_POLLER: u64 = 128;
+/// Where the number of the daemon that serves is in the ring header.
+pub const RING_SERVING: u64 = 256;
+/// Length of a channel's record in bytes.
+pub const RECORD_LEN: u64 = 256;
+/// Where the owner is in a record.
+pub const RECORD_OWNER: u64 = 0;
+/// Where the generation is in a record.
+pub const RECORD_GENERATION: u64 = RECORD_OWNER + 8;
+/// Where the mark of an owner that has left is in a record.
+pub const RECORD_LEAVING: u64 = RECORD_GENERATION + 8;
+/// Where the bitmap of submitted entries is in a record.
+pub const RECORD_SUBMITTED: u64 = 128;
+/// Where the watched entry is in a record.
+pub const RECORD_WATCHED: u64 = 192;
+/// Length of a cell in bytes.
+pub const CELL_LEN: u64 = 256;
+/// Where the state is in a cell.
+pub const CELL_STATE: u64 = 0;
+/// Where the length of the message is in a cell.
+pub const CELL_BODY_LEN: u64 = CELL_STATE + 8;
+/// Where the kind of answer is in a cell.
+pub const CELL_STATUS: u64 = CELL_BODY_LEN + 4;
+/// Where a short message is in a cell.
+pub const CELL_BODY: u64 = CELL_STATUS + 4;
+/// Length of an entry's buffer in bytes.
+pub const BUFFER_LEN: u64 = 20 << 10;
 
 const AT_VERSION: usize = 8;
 const AT_PAGE_SHIFT: usize = AT_VERSION + 4;
@@ -117,6 +204,8 @@ const AT_INDEX_ENTRIES: usize = AT_INDEX_ZONE + 8;
 const AT_RING_ZONE: usize = AT_INDEX_ENTRIES + 8;
 const AT_FRAME_ZONE: usize = AT_RING_ZONE + 8;
 const AT_LEN: usize = AT_FRAME_ZONE + 8;
+const AT_REGION_ID: usize = AT_LEN + 8;
+const AT_CHANNELS: usize = AT_REGION_ID + 8;
 const AT_CRC: usize = SUPERBLOCK_FIXED - 4;
 
 /// Where the number of frames ever used is.
@@ -133,23 +222,28 @@ pub const AT_SLOTS_USED: u64 = 192;
 pub const AT_INDEX_VERSION: u64 = 256;
 
 const _: () = {
-    assert!(AT_LEN + 8 <= AT_CRC);
+    assert!(AT_CHANNELS + 4 <= AT_CRC);
+    assert!(CHANNELS_MAX as u64 / 8 <= 64 && RING_SERVING + 8 <= RING_HEADER_LEN && ENTRIES == 32);
+    assert!(RECORD_WATCHED + 64 <= RECORD_LEN && CELL_BODY < CELL_LEN && CELL_LEN.is_multiple_of(64));
+    assert!((ENTRIES as u64 * CELL_LEN).is_multiple_of(SMALL) && BUFFER_LEN.is_multiple_of(SMALL));
     assert!(AT_OWNER + 8 <= AT_SLOTS_USED && AT_SLOTS_USED.is_multiple_of(64));
     assert!(AT_INDEX_VERSION >= AT_SLOTS_USED + 64 && AT_INDEX_VERSION + 8 <= SUPERBLOCK_LEN);
-    assert!(SUPERBLOCK_LEN.is_multiple_of(SLOT_LEN) && SLOT_HAZARD + 8 <= SLOT_LEN);
+    assert!(SUPERBLOCK_LEN.is_multiple_of(SLOT_LEN) && SLOT_HITS + 8 <= SLOT_LEN);
     assert!(SLOTS >= 1024 && (SLOTS as u64 * SLOT_LEN).is_multiple_of(SMALL));
     assert!(DESCRIPTOR_HINTS + 8 == DESCRIPTOR_LEN);
     assert!(HUGE == PageSize::MAX.bytes() && HUGE.is_multiple_of(SMALL));
     assert!(FRAMES_MAX < u32::MAX as u64);
 };
 
-/// Where the zones of a region are; follows from the page size and the number of frames.
+/// Where the zones of a region are; follows from the page size and the numbers of frames and channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Bytes of a page, and of a frame.
     pub page_size: PageSize,
     /// Number of frames.
     pub frames: u32,
+    /// Number of channels for messages between clients and the daemon.
+    pub channels: u32,
     /// Offset of the client slots.
     pub slots_at: u64,
     /// Offset of the frame descriptors.
@@ -167,24 +261,26 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The geometry of a region of `frames` frames; `None` for no frame and for more than
-    /// [`FRAMES_MAX`].
-    pub fn for_frames(page_size: PageSize, frames: u64) -> Option<Self> {
-        if frames == 0 || frames > FRAMES_MAX {
+    /// The geometry of a region of `frames` frames and `channels` channels; `None` for no frame, for
+    /// more than [`FRAMES_MAX`], and for more channels than [`CHANNELS_MAX`].
+    pub fn for_frames(page_size: PageSize, frames: u64, channels: u32) -> Option<Self> {
+        if frames == 0 || frames > FRAMES_MAX || channels > CHANNELS_MAX {
             return None;
         }
-        // No sum overflows: fewer than 2^32 frames of 2^21 bytes are less than 2^53 bytes.
+        // No sum overflows: fewer than 2^32 frames of 2^21 bytes are less than 2^53 bytes, and 512
+        // channels less than 2^29.
         let slots_at = SUPERBLOCK_LEN;
         let descriptors_at = slots_at + SLOTS as u64 * SLOT_LEN;
         let index_at = (descriptors_at + frames * DESCRIPTOR_LEN).next_multiple_of(SMALL);
         let index_entries = (2 * frames).next_power_of_two().max(16);
         let rings_at = (index_at + index_entries * ENTRY_LEN).next_multiple_of(SMALL);
-        let frames_at = rings_at.next_multiple_of(HUGE);
+        let frames_at = (rings_at + rings_len(channels)).next_multiple_of(HUGE);
         let len = (frames_at + frames * page_size.bytes()).next_multiple_of(HUGE);
         let frames = frames as u32;
         Some(Self {
             page_size,
             frames,
+            channels,
             slots_at,
             descriptors_at,
             index_at,
@@ -195,19 +291,19 @@ impl Geometry {
         })
     }
 
-    /// The geometry with the most frames in a region of at most `len` bytes; `None` if there is no
-    /// room for one.
-    pub fn for_len(page_size: PageSize, len: u64) -> Option<Self> {
+    /// The geometry with `channels` channels and the most frames in a region of at most `len` bytes;
+    /// `None` if there is no room for one.
+    pub fn for_len(page_size: PageSize, len: u64, channels: u32) -> Option<Self> {
         // The length grows with the frames, so the largest number that fits is found by halving.
         let (mut fits, mut beyond) = (0, (len >> page_size.shift()).min(FRAMES_MAX) + 1);
         while beyond - fits > 1 {
             let half = fits + (beyond - fits) / 2;
-            match Self::for_frames(page_size, half) {
+            match Self::for_frames(page_size, half, channels) {
                 Some(g) if g.len <= len => fits = half,
                 _ => beyond = half,
             }
         }
-        Self::for_frames(page_size, fits)
+        Self::for_frames(page_size, fits, channels)
     }
 
     /// Bytes of page data that the region can hold.
@@ -237,6 +333,48 @@ impl Geometry {
     pub fn slot_at(&self, slot: u32) -> Option<u64> {
         (slot < SLOTS).then(|| self.slots_at + slot as u64 * SLOT_LEN)
     }
+
+    /// Offset of the ring header; `None` if there are no channels.
+    pub fn ring_header_at(&self) -> Option<u64> {
+        (self.channels > 0).then_some(self.rings_at)
+    }
+
+    /// Offset of the record of `channel`; `None` if there is no such channel.
+    #[inline]
+    pub fn record_at(&self, channel: u32) -> Option<u64> {
+        let records_at = self.rings_at + RING_HEADER_LEN;
+        (channel < self.channels).then(|| records_at + channel as u64 * RECORD_LEN)
+    }
+
+    /// Offset of the cell of `entry` of `channel`; `None` if there is none.
+    #[inline]
+    pub fn cell_at(&self, channel: u32, entry: u32) -> Option<u64> {
+        Some(cells_at(self.rings_at, self.channels) + self.entry_number(channel, entry)? * CELL_LEN)
+    }
+
+    /// Offset of the buffer of `entry` of `channel`; `None` if there is none.
+    #[inline]
+    pub fn buffer_at(&self, channel: u32, entry: u32) -> Option<u64> {
+        let entries = self.channels as u64 * ENTRIES as u64;
+        let buffers_at = cells_at(self.rings_at, self.channels) + entries * CELL_LEN;
+        Some(buffers_at + self.entry_number(channel, entry)? * BUFFER_LEN)
+    }
+
+    #[inline]
+    fn entry_number(&self, channel: u32, entry: u32) -> Option<u64> {
+        (channel < self.channels && entry < ENTRIES).then(|| (channel * ENTRIES + entry) as u64)
+    }
+}
+
+const fn cells_at(rings_at: u64, channels: u32) -> u64 {
+    rings_at + RING_HEADER_LEN + (channels as u64 * RECORD_LEN).next_multiple_of(SMALL)
+}
+
+const fn rings_len(channels: u32) -> u64 {
+    if channels == 0 {
+        return 0;
+    }
+    cells_at(0, channels) + channels as u64 * ENTRIES as u64 * (CELL_LEN + BUFFER_LEN)
 }
 
 /// Where in an index of `entries` entries the search for page `id` starts.
@@ -255,6 +393,8 @@ pub fn index_home(id: u64, entries: u64) -> u64 {
 pub struct Superblock {
     /// Tells two pools apart.
     pub pool_id: u128,
+    /// Tells two regions apart; not zero.
+    pub region_id: u64,
     /// The rack whose memory this is.
     pub rack: RackId,
     /// Where everything is.
@@ -295,6 +435,8 @@ impl Superblock {
         put(AT_RING_ZONE, &g.rings_at.to_le_bytes());
         put(AT_FRAME_ZONE, &g.frames_at.to_le_bytes());
         put(AT_LEN, &g.len.to_le_bytes());
+        put(AT_REGION_ID, &self.region_id.to_le_bytes());
+        put(AT_CHANNELS, &g.channels.to_le_bytes());
         let crc = crc32fast::hash(&out[..AT_CRC]);
         out[AT_CRC..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -318,9 +460,12 @@ impl Superblock {
         }
         let shift = u32::from_le_bytes(field(bytes, AT_PAGE_SHIFT));
         let frames = u64::from_le_bytes(field(bytes, AT_FRAMES));
-        let geometry = PageSize::from_shift(shift).and_then(|size| Geometry::for_frames(size, frames));
+        let channels = u32::from_le_bytes(field(bytes, AT_CHANNELS));
+        let geometry =
+            PageSize::from_shift(shift).and_then(|size| Geometry::for_frames(size, frames, channels));
         let found = Self {
             pool_id: u128::from_le_bytes(field(bytes, AT_POOL_ID)),
+            region_id: u64::from_le_bytes(field(bytes, AT_REGION_ID)),
             rack: RackId(u16::from_le_bytes(field(bytes, AT_RACK))),
             geometry: geometry.ok_or(SuperblockError::Damaged)?,
         };
@@ -342,8 +487,9 @@ mod tests {
     fn sample() -> Superblock {
         Superblock {
             pool_id: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
+            region_id: 0x89ab_cdef_0123_4567,
             rack: RackId(7),
-            geometry: Geometry::for_frames(PageSize::MIN, 1000).unwrap(),
+            geometry: Geometry::for_frames(PageSize::MIN, 1000, 128).unwrap(),
         }
     }
 
@@ -352,7 +498,7 @@ mod tests {
         for shift in 12..=21 {
             let size = PageSize::from_shift(shift).unwrap();
             for frames in [1, 2, 3, 511, 512, 513, 65_536, 1_000_003, FRAMES_MAX] {
-                let g = Geometry::for_frames(size, frames).unwrap();
+                let g = Geometry::for_frames(size, frames, 0).unwrap();
                 assert!(g.slots_at >= SUPERBLOCK_LEN);
                 assert!(g.descriptors_at >= g.slots_at + SLOTS as u64 * SLOT_LEN);
                 assert!(g.index_at >= g.descriptors_at + frames * DESCRIPTOR_LEN);
@@ -361,9 +507,27 @@ mod tests {
                 assert!(g.len >= g.frames_at + g.data_bytes() && g.len.is_multiple_of(HUGE));
                 assert!(g.index_entries >= 2 * frames && g.index_entries.is_power_of_two());
             }
-            assert_eq!(Geometry::for_frames(size, 0), None);
-            assert_eq!(Geometry::for_frames(size, FRAMES_MAX + 1), None);
+            assert_eq!(Geometry::for_frames(size, 0, 0), None);
+            assert_eq!(Geometry::for_frames(size, FRAMES_MAX + 1, 0), None);
         }
+    }
+
+    #[test]
+    fn the_parts_of_the_rings_do_not_overlap_and_end_before_the_frames() {
+        for channels in [1, 2, 63, 128, CHANNELS_MAX] {
+            let g = Geometry::for_frames(PageSize::MIN, 100, channels).unwrap();
+            let last = channels - 1;
+            assert!(g.record_at(0).unwrap() >= g.ring_header_at().unwrap() + RING_HEADER_LEN);
+            assert!(g.cell_at(0, 0).unwrap() >= g.record_at(last).unwrap() + RECORD_LEN);
+            assert!(g.buffer_at(0, 0).unwrap() >= g.cell_at(last, ENTRIES - 1).unwrap() + CELL_LEN);
+            assert!(g.frames_at >= g.buffer_at(last, ENTRIES - 1).unwrap() + BUFFER_LEN);
+            assert_eq!(g.cell_at(0, 1).unwrap(), g.cell_at(0, 0).unwrap() + CELL_LEN);
+            assert_eq!((g.record_at(channels), g.cell_at(0, ENTRIES)), (None, None));
+            assert_eq!(g.buffer_at(channels, 0), None);
+        }
+        assert_eq!(Geometry::for_frames(PageSize::MIN, 100, CHANNELS_MAX + 1), None);
+        let none = Geometry::for_frames(PageSize::MIN, 100, 0).unwrap();
+        assert_eq!((none.ring_header_at(), none.record_at(0)), (None, None));
     }
 
     #[test]
@@ -371,12 +535,12 @@ mod tests {
         for len in [4 * HUGE, 250 * (1 << 20), (1 << 30) + 12_345] {
             for shift in [12, 16, 21] {
                 let size = PageSize::from_shift(shift).unwrap();
-                let g = Geometry::for_len(size, len).unwrap();
+                let g = Geometry::for_len(size, len, 0).unwrap();
                 assert!(g.len <= len);
-                assert!(Geometry::for_frames(size, g.frames as u64 + 1).unwrap().len > len);
+                assert!(Geometry::for_frames(size, g.frames as u64 + 1, 0).unwrap().len > len);
             }
         }
-        assert_eq!(Geometry::for_len(PageSize::MIN, HUGE), None);
+        assert_eq!(Geometry::for_len(PageSize::MIN, HUGE, 0), None);
     }
 
     #[test]

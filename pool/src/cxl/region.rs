@@ -11,20 +11,24 @@
 
 mod backing;
 mod copy;
+mod futex;
 mod open;
 
 pub use backing::Kind;
+pub use futex::Slept;
 pub use open::{Found, RegionError, RegionSource, Spec};
 
 use super::layout::{self, Geometry, Superblock};
 use super::protocol::SharedWord;
+use super::ring::protocol::RingWord;
 use crate::addr::RackId;
 use memmap2::MmapRaw;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A mapped region.
 pub struct Region {
@@ -34,6 +38,8 @@ pub struct Region {
     kind: Kind,
     superblock: Superblock,
     name: String,
+    /// Whether a [`ring::Server`](super::ring::Server) of this process serves the channels.
+    served: AtomicBool,
 }
 
 impl Region {
@@ -53,6 +59,11 @@ impl Region {
         self.superblock.pool_id
     }
 
+    /// Tells two regions apart, also of one pool; not zero.
+    pub fn region_id(&self) -> u64 {
+        self.superblock.region_id
+    }
+
     /// What the region is made of.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -61,6 +72,17 @@ impl Region {
     /// What to call the region in messages: its path, or `memfd`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Makes the caller the one who serves the channels, until [`end_service`](Self::end_service). False if
+    /// there is one already.
+    pub(crate) fn begin_service(&self) -> bool {
+        !self.served.swap(true, Ordering::Acquire)
+    }
+
+    /// Nobody serves the channels any more, nor writes an answer.
+    pub(crate) fn end_service(&self) {
+        self.served.store(false, Ordering::Release);
     }
 
     /// A pointer to `len` bytes at `offset`.
@@ -225,10 +247,30 @@ impl Word<'_> {
         unsafe { AtomicU64::from_ptr(self.ptr.as_ptr()) }
     }
 
+    /// Sleeps until [`wake`](Self::wake), for at most `limit`, unless the low half of the word is not that
+    /// of `expected` any more. May also return for no reason.
+    pub fn sleep(&self, expected: u64, limit: Duration) -> Slept {
+        // The low half is at the word's own place: the layout is little endian.
+        // SAFETY: 4 bytes at the beginning of the word are valid and aligned, as in `atomic`.
+        unsafe { futex::wait(self.ptr.as_ptr().cast(), expected as u32, limit) }
+    }
+
+    /// Wakes all who sleep at this word, in every process of this kernel.
+    pub fn wake(&self) {
+        // SAFETY: as in `sleep`.
+        unsafe { futex::wake(self.ptr.as_ptr().cast()) }
+    }
+
     /// Stores the larger of `value` and what is there; returns what was there.
     #[inline]
     pub fn fetch_max(&self, value: u64) -> u64 {
         self.atomic().fetch_max(value, Ordering::SeqCst)
+    }
+
+    /// Adds `n`, wrapping around.
+    #[inline]
+    pub fn fetch_add(&self, n: u64) -> u64 {
+        self.atomic().fetch_add(n, Ordering::Relaxed)
     }
 
     /// Sets the bits of `mask`.
@@ -243,6 +285,28 @@ impl Word<'_> {
         match self.atomic().compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(was) | Err(was) => was,
         }
+    }
+}
+
+impl RingWord for Word<'_> {
+    #[inline]
+    fn swap(&self, value: u64) -> u64 {
+        self.atomic().swap(value, Ordering::SeqCst)
+    }
+
+    #[inline]
+    fn set(&self, mask: u64) {
+        self.atomic().fetch_or(mask, Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn clear(&self, mask: u64) {
+        self.atomic().fetch_and(!mask, Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn add(&self, n: u64) {
+        self.atomic().fetch_add(n, Ordering::SeqCst);
     }
 }
 

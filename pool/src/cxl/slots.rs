@@ -4,9 +4,10 @@
 //! daemon reads all of them when it takes frames away ([`protocol`](super::protocol)). A slot whose
 //! owner is dead protects nothing and is freed by the daemon.
 
-use super::layout::{AT_SLOTS_USED, SLOT_HAZARD, SLOT_OWNER, SLOTS};
+use super::layout::{AT_SLOTS_USED, SLOT_HAZARD, SLOT_HITS, SLOT_OWNER, SLOTS};
 use super::protocol::SharedWord;
 use super::region::{Region, Word};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -101,6 +102,21 @@ impl<'r> Slots<'r> {
         Some(self.0.word(self.0.geometry().slot_at(slot)? + SLOT_HAZARD))
     }
 
+    /// How many accesses were made by way of `slot`; `None` if there is no such slot. Its owner alone
+    /// writes that, by plain stores.
+    #[inline]
+    pub fn count(self, slot: u32) -> Option<Word<'r>> {
+        Some(self.0.word(self.0.geometry().slot_at(slot)? + SLOT_HITS))
+    }
+
+    /// How many accesses there have been in all slots since the region was made. A slot keeps its count
+    /// when its owner goes; the next one goes on from there.
+    pub fn hits(self) -> u64 {
+        self.used()
+            .filter_map(|(slot, _)| self.count(slot))
+            .fold(0, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)))
+    }
+
     /// Claims a free slot; `None` if there is none. Low numbers first, so that scans stay short.
     pub fn claim(self, client: ClientId) -> Option<u32> {
         let slot = (0..SLOTS).find(|slot| {
@@ -138,7 +154,18 @@ impl<'r> Slots<'r> {
 
     /// Frees the slots of all dead owners. Returns how many slots the living have.
     pub fn release_dead(self) -> usize {
-        let owned = |slot: &u32| self.owner(*slot).is_some_and(|owner| owner.load(Ordering::Acquire) != 0);
-        self.used().map(|(slot, _)| slot).filter(owned).filter(|slot| !self.release_if_dead(*slot)).count()
+        // Each process is looked up once, however many slots its threads have.
+        let mut alive = HashMap::new();
+        let mut is_alive = |client: ClientId| *alive.entry(client.raw()).or_insert_with(|| client.is_alive());
+        let mut living = 0;
+        for (slot, _) in self.used() {
+            let owner = self.owner(slot).and_then(|owner| ClientId::from_raw(owner.load(Ordering::Acquire)));
+            match owner {
+                Some(client) if is_alive(client) => living += 1,
+                Some(_) => living += usize::from(!self.release_if_dead(slot)),
+                None => {}
+            }
+        }
+        living
     }
 }

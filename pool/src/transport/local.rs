@@ -1,6 +1,6 @@
 //! Messages within one process: a call is a call of the node's handler.
 
-use super::{Handler, Transport, TransportError};
+use super::{Done, Handler, Transport, TransportError};
 use crate::proto::{NodeId, Reply, Request};
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -24,11 +24,21 @@ impl Local {
     pub fn register(&self, id: NodeId, handler: &Arc<dyn Handler>) {
         self.nodes.write().insert(id, Arc::downgrade(handler));
     }
+
+    fn node(&self, id: NodeId) -> Result<Arc<dyn Handler>, TransportError> {
+        self.nodes.read().get(&id).and_then(Weak::upgrade).ok_or(TransportError::NoSuchNode(id))
+    }
 }
 
 impl Transport for Local {
     fn call(&self, to: NodeId, request: Request) -> Result<Reply, TransportError> {
-        let node = self.nodes.read().get(&to).and_then(Weak::upgrade);
-        Ok(node.ok_or(TransportError::NoSuchNode(to))?.handle(request))
+        Ok(self.node(to)?.handle(request))
+    }
+
+    fn start(&self, to: NodeId, request: Request, done: Done<Reply>) {
+        match self.node(to) {
+            Ok(node) => node.serve(request, Box::new(move |reply| done(Ok(reply)))),
+            Err(error) => done(Err(error)),
+        }
     }
 }

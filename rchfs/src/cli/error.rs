@@ -22,13 +22,10 @@ pub enum CliError {
     /// `-N`.
     #[error("-N is not supported; enter the namespace first, with nsenter --mount=...")]
     Namespace,
-    /// A source that is a master's address.
-    #[error(
-        "{0}: pools in a cluster are not in this version; leave the source out (or say 'embedded') for a pool in this process"
-    )]
-    Cluster(String),
     /// A source of no kind.
-    #[error("{0:?} is no source: leave it out or say 'embedded'; the directory comes last")]
+    #[error(
+        "{0:?} is no source: leave it out or say 'embedded', or give HOST:PORT of a cluster's master; the directory comes last"
+    )]
     UnknownSource(String),
     /// An option nobody knows.
     #[error("unknown option {name:?}{}; see mount.rchfs --help", near.map(|n| format!(", did you mean {n:?}?")).unwrap_or_default())]
@@ -117,8 +114,18 @@ pub enum CliError {
         path: PathBuf,
     },
     /// An option that needs a cluster.
-    #[error("{0}= belongs to pools in a cluster, which are not in this version; leave it out")]
+    #[error(
+        "{0}= belongs to a pool in a cluster; leave it out, or give HOST:PORT of the master as the source"
+    )]
     ClusterOption(&'static str),
+    /// An option that shapes an embedded pool.
+    #[error(
+        "{0}= shapes a pool in this process; leave it out: rcmp-master and rcmp-daemon have it for a cluster"
+    )]
+    EmbeddedOption(&'static str),
+    /// `transport=rdma`.
+    #[error("transport=rdma: this version has no RDMA; leave it out, or say transport=tcp")]
+    NoRdma,
     /// `allow_other` by a user who may not.
     #[error(
         "allow_other is not allowed to ordinary users here; put a line 'user_allow_other' in /etc/fuse.conf or leave it out"

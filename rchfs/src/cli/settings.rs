@@ -4,7 +4,7 @@ use super::error::CliError;
 use super::host::Host;
 use super::low::{Cache, Low};
 use super::units::Size;
-use pool::addr::PageSize;
+use pool::addr::{PageSize, RackId};
 use std::path::{Path, PathBuf};
 
 /// Pages that the smallest pool must have room for, and the bytes it must have at least.
@@ -60,6 +60,31 @@ impl PoolSettings {
     }
 }
 
+/// A pool that other processes serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// The master: `HOST:PORT`.
+    pub master: String,
+    /// The rack that this host is in.
+    pub rack: RackId,
+}
+
+/// The pool behind a mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolChoice {
+    /// One in this process.
+    Embedded(PoolSettings),
+    /// One of a cluster.
+    Cluster(ClusterSettings),
+}
+
+impl PoolChoice {
+    /// Whether its files go when it is unmounted.
+    pub fn is_volatile(&self) -> bool {
+        matches!(self, Self::Embedded(PoolSettings { backing: Backing::Volatile, .. }))
+    }
+}
+
 /// The root directory of a new file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RootSettings {
@@ -100,7 +125,7 @@ pub struct Settings {
     /// The directory to mount on.
     pub dir: PathBuf,
     /// The pool behind it.
-    pub pool: PoolSettings,
+    pub pool: PoolChoice,
     /// What the kernel may cache.
     pub cache: Cache,
     /// Threads that serve requests.
@@ -123,10 +148,10 @@ impl Settings {
     /// # Errors
     /// What contradicts what, and what `host` does not allow.
     pub fn resolve(low: Low, host: &Host) -> Result<Self, CliError> {
-        let source = source(&low)?;
+        let (source, pool) = source(&low, host)?;
         let settings = Self {
             source,
-            pool: pool(&low, host)?,
+            pool,
             cache: low.cache.unwrap_or(Cache::Auto),
             threads: threads(&low, host)?,
             flags: flags(&low, host)?,
@@ -142,17 +167,24 @@ impl Settings {
 
     /// Says what is contradictory or impossible.
     fn check(&self, host: &Host) -> Result<(), CliError> {
-        if let Some(size) = self.pool.size {
-            let page = self.pool.page_size.unwrap_or(PageSize::MIN).bytes();
+        if let PoolChoice::Embedded(pool) = &self.pool {
+            self.check_embedded(pool, host)?;
+        }
+        self.log.as_ref().map_or(Ok(()), |log| self.check_outside("log", log))
+    }
+
+    fn check_embedded(&self, pool: &PoolSettings, host: &Host) -> Result<(), CliError> {
+        if let Some(size) = pool.size {
+            let page = pool.page_size.unwrap_or(PageSize::MIN).bytes();
             let least = LEAST_SIZE.max(page * LEAST_PAGES);
             if size < least {
                 return Err(CliError::TooSmall { size, page, least });
             }
-            if self.pool.backing == Backing::Volatile && size > host.memory {
+            if pool.backing == Backing::Volatile && size > host.memory {
                 return Err(CliError::TooLarge { size, memory: host.memory });
             }
         }
-        if let Backing::Persistent { cxl, state } = &self.pool.backing {
+        if let Backing::Persistent { cxl, state } = &pool.backing {
             if cxl == state {
                 return Err(CliError::SamePath { name: "cxl", other: "state", path: cxl.clone() });
             }
@@ -160,7 +192,7 @@ impl Settings {
                 self.check_outside(name, path)?;
             }
         }
-        self.log.as_ref().map_or(Ok(()), |log| self.check_outside("log", log))
+        Ok(())
     }
 
     /// A path under the mount point would be out of reach, and using it a deadlock.
@@ -175,20 +207,45 @@ impl Settings {
     }
 }
 
-/// The source, if it is one that this version can mount.
-fn source(low: &Low) -> Result<String, CliError> {
-    if low.rack.is_some() {
-        return Err(CliError::ClusterOption("rack"));
-    }
-    if low.transport.as_deref().is_some_and(|t| t != "auto") {
-        return Err(CliError::ClusterOption("transport"));
-    }
+/// The source, and the pool that it names.
+fn source(low: &Low, host: &Host) -> Result<(String, PoolChoice), CliError> {
     match low.source.as_deref() {
-        None => Ok("embedded".to_owned()),
-        Some(s @ ("embedded" | "none" | "rchfs")) => Ok(s.to_owned()),
-        Some(s) if is_host_port(s) => Err(CliError::Cluster(s.to_owned())),
+        Some(s) if is_host_port(s) => Ok((s.to_owned(), PoolChoice::Cluster(cluster(low, s)?))),
+        None => Ok(("embedded".to_owned(), PoolChoice::Embedded(pool(low, host)?))),
+        Some(s @ ("embedded" | "none" | "rchfs")) => {
+            Ok((s.to_owned(), PoolChoice::Embedded(pool(low, host)?)))
+        }
         Some(s) => Err(CliError::UnknownSource(s.to_owned())),
     }
+}
+
+/// The pool of a cluster. What shapes a pool is up to those who serve it.
+fn cluster(low: &Low, master: &str) -> Result<ClusterSettings, CliError> {
+    let given = [
+        ("size", low.size.is_some()),
+        ("page_size", low.page_size.is_some()),
+        ("inodes", low.inodes.is_some()),
+        ("cxl", low.cxl.is_some()),
+        ("state", low.state.is_some()),
+        ("repair", low.repair),
+        ("uid", low.uid.is_some()),
+        ("gid", low.gid.is_some()),
+        ("mode", low.mode.is_some()),
+    ];
+    if let Some((name, _)) = given.into_iter().find(|(_, given)| *given) {
+        return Err(CliError::EmbeddedOption(name));
+    }
+    if low.transport.as_deref() == Some("rdma") {
+        return Err(CliError::NoRdma);
+    }
+    let rack = low.rack.unwrap_or(0);
+    let want = "a number from 0 to 65535";
+    let rack = u16::try_from(rack).map_err(|_| CliError::BadValue {
+        name: "rack",
+        value: rack.to_string(),
+        want,
+    })?;
+    Ok(ClusterSettings { master: master.to_owned(), rack: RackId(rack) })
 }
 
 fn is_host_port(source: &str) -> bool {
@@ -196,6 +253,12 @@ fn is_host_port(source: &str) -> bool {
 }
 
 fn pool(low: &Low, host: &Host) -> Result<PoolSettings, CliError> {
+    if low.rack.is_some() {
+        return Err(CliError::ClusterOption("rack"));
+    }
+    if low.transport.as_deref().is_some_and(|t| t != "auto") {
+        return Err(CliError::ClusterOption("transport"));
+    }
     let backing = match (&low.cxl, &low.state) {
         (None, None) => Backing::Volatile,
         (Some(cxl), Some(state)) => Backing::Persistent { cxl: cxl.clone(), state: state.clone() },

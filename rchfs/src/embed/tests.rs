@@ -36,9 +36,9 @@ fn a_new_pool_has_the_root_that_was_asked_for() {
 #[test]
 fn the_reserve_is_a_part_of_small_pools_and_bounded_for_large_ones() {
     let pool = Embedded::start(&settings(Backing::Volatile)).unwrap();
-    assert_eq!(pool.reserve(), 256 << 10);
+    assert_eq!(reserve_pages(pool.data_bytes(), PageSize::MIN) * 4096, 256 << 10);
     let large = PoolSettings { size: Some(8 << 30), ..settings(Backing::Volatile) };
-    assert_eq!(Embedded::start(&large).unwrap().reserve(), 64 << 20);
+    assert_eq!(reserve_pages(Embedded::start(&large).unwrap().data_bytes(), PageSize::MIN) * 4096, 64 << 20);
 }
 
 /// A file and a directory for a pool, gone with the value.
@@ -115,4 +115,19 @@ fn a_holder_that_is_no_process_is_not_waited_for() {
     assert!(!is_leaving("process 4294967295 (gone)"));
     let this = format!("process {} (this test)", std::process::id());
     assert!(is_leaving(&this), "this process serves no mount");
+}
+
+#[test]
+fn a_refused_start_leaves_no_new_region() {
+    let places = Places::new("refused");
+    let first = Embedded::start(&places.settings("state")).unwrap();
+    let other = PoolSettings {
+        backing: Backing::Persistent { cxl: places.0.join("other"), state: places.0.join("state") },
+        ..settings(Backing::Volatile)
+    };
+    assert!(matches!(Embedded::start(&other), Err(EmbedError::Master(_))));
+    assert!(!places.0.join("other").exists());
+    assert!(matches!(Embedded::start(&places.settings("other")), Err(EmbedError::Daemon(_))));
+    assert!(places.0.join("cxl").exists(), "what is in use stays");
+    first.shutdown();
 }

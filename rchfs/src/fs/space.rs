@@ -17,11 +17,13 @@ use pool::Fill;
 use pool::PoolError;
 use pool::addr::PageRun;
 use pool::proto::meta::{Extent, InodeStat, MetaReply, MetaRequest};
+use pool::proto::page::PageKind;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-/// The part of the free pages that dirty data in the kernel may ask for.
-const DIRTY_PART: u64 = 4;
+/// The part of the free pages that dirty data in the kernel may ask for: more than a margin for what the
+/// kernel overshoots by, less than what writers of a good part of the pool at once need to stay in the cache.
+const DIRTY_PART: u64 = 2;
 
 /// Fill level of the file system, as statfs(2) shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,11 +105,11 @@ impl Fs {
             PoolError::OutOfMemory { .. } => FsError::Full,
             e => e.into(),
         };
-        match self.pool.alloc_runs(count, leave, fill) {
+        match self.pool.alloc_runs_of(PageKind::File, count, leave, fill) {
             Err(PoolError::OutOfMemory { .. }) if self.inodes.doomed_bytes() > 0 => {
                 // Unlinked files whose forgetting is still on its way from the kernel.
                 self.forget_at_master(self.inodes.take_doomed());
-                self.pool.alloc_runs(count, leave, fill).map_err(full)
+                self.pool.alloc_runs_of(PageKind::File, count, leave, fill).map_err(full)
             }
             other => other.map_err(full),
         }

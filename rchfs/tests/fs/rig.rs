@@ -1,7 +1,7 @@
 //! A whole embedded pool with a file system on it.
 
 use daemon::{Daemon, DaemonConfig};
-use master::{Master, MasterConfig};
+use master::{Master, MasterConfig, Pages};
 use pool::Pool;
 use pool::addr::{PageSize, RackId};
 use pool::cxl::region::RegionSource;
@@ -48,7 +48,7 @@ pub fn rig_with(pages: u64, page: u64, wrap: impl FnOnce(Arc<dyn Transport>) -> 
         page_size,
         max_inodes: 1000,
         pool_id,
-        home: NodeId::Daemon(rack),
+        pages: Pages::Daemon(NodeId::Daemon(rack)),
         root: ROOT,
         repair: false,
     };

@@ -1,7 +1,7 @@
 //! A load on a mount that writes down, outside of it, what it was promised.
 
 use crate::expect::{Expect, Node, State};
-use e2e::rustix::fs::{FallocateFlags, XattrFlags, fallocate, setxattr};
+use e2e::rustix::fs::{FallocateFlags, XattrFlags, fallocate, setxattr, statvfs};
 use e2e::{Rng, pattern};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -110,7 +110,7 @@ impl Writer {
         let new = self.data();
         self.expect.begin_data(name, self.with_bytes(name, new.clone()));
         file.write_all(&new)?;
-        close(file)?;
+        close(file, &self.dir)?;
         self.expect.done();
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Writer {
             file.sync_data()?
         }
         self.expect.done();
-        close(file)
+        close(file, &self.dir)
     }
 
     fn append_and_close(&mut self, name: &str) -> io::Result<()> {
@@ -162,7 +162,7 @@ impl Writer {
         for piece in tail.chunks(7000) {
             file.write_all(piece)?;
         }
-        close(file)?;
+        close(file, &self.dir)?;
         self.expect.done();
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Writer {
         file.set_len(0)?;
         file.write_all_at(&new, 0)?;
         file.set_len(keep as u64)?;
-        close(file)?;
+        close(file, &self.dir)?;
         self.expect.done();
         Ok(())
     }
@@ -296,9 +296,15 @@ impl Writer {
     }
 }
 
-/// Closes and tells the error, which dropping a file does not.
-fn close(file: File) -> io::Result<()> {
+/// Closes and tells the error, which dropping a file does not. A close promises something only if the
+/// mount's process lived at its end: of one that is dead already the kernel drops the data without a word.
+fn close(file: File, dir: &Path) -> io::Result<()> {
     // SAFETY: the descriptor is the file's own, which gives it up here, and is not used again.
     let closed = unsafe { libc::close(std::os::fd::IntoRawFd::into_raw_fd(file)) };
-    if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if closed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Only the process can answer that.
+    statvfs(dir)?;
+    Ok(())
 }

@@ -1,9 +1,10 @@
 //! The sled database itself: records by key, what it is for, and how far it has come.
 
-use super::{Identity, StoreError};
+use super::{Identity, StoreError, Wanted};
 use crate::change::Change;
 use crate::store::codec::{self, WHOLE};
 use crate::store::frame::{self, Frame};
+use pool::addr::PageSize;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ pub(super) struct Base {
     path: PathBuf,
     /// `None` after a failure, until it is opened again.
     db: Option<sled::Db>,
+    identity: Identity,
     applied: u64,
 }
 
@@ -63,13 +65,14 @@ fn sorted(target: &Target) -> Vec<(&[u8], Option<&[u8]>)> {
 }
 
 impl Base {
-    /// Opens the database in `dir`. An empty one is made into one for `identity` if it `may_be_new`.
-    pub(super) fn open(dir: &Path, identity: Identity, may_be_new: bool) -> Result<Self, StoreError> {
+    /// Opens the database in `dir`. An empty one is made into one for what is wanted if it `may_be_new`.
+    pub(super) fn open(dir: &Path, wanted: Wanted, may_be_new: bool) -> Result<Self, StoreError> {
         let path = dir.join("db");
-        let mut base = Self { db: Some(open_sled(&path)?), path, applied: 0 };
+        let (Wanted::This(identity) | Wanted::AnyOr(identity)) = wanted;
+        let mut base = Self { db: Some(open_sled(&path)?), path, identity, applied: 0 };
         let header = Header { format: FORMAT, pool: identity.pool, page_shift: identity.page_size.shift() };
         match base.get(&HEADER_KEY)? {
-            Some(stored) => base.check(&stored, &header)?,
+            Some(stored) => base.identity = base.check(&stored, &header, wanted)?,
             None if may_be_new && base.db()?.is_empty() => base.put_header(&header)?,
             None => return Err(base.corrupt("it does not say which pool it is for")),
         }
@@ -78,6 +81,11 @@ impl Base {
                 .ok_or_else(|| base.corrupt("the number of its last batch is none"))?;
         }
         Ok(base)
+    }
+
+    /// What it is for.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// The number of the last batch it has.
@@ -158,7 +166,7 @@ impl Base {
         self.flush()
     }
 
-    fn check(&self, stored: &[u8], wanted: &Header) -> Result<(), StoreError> {
+    fn check(&self, stored: &[u8], wanted: &Header, which: Wanted) -> Result<Identity, StoreError> {
         let stored: Header = postcard::from_bytes(stored)
             .map_err(|_| self.corrupt("what it says about the pool it is for cannot be read"))?;
         let place = self.path.parent().unwrap_or(&self.path).display();
@@ -169,6 +177,7 @@ impl Base {
                  that made it, or another state directory",
                 stored.format, wanted.format
             )),
+            () if matches!(which, Wanted::AnyOr(_)) => self.identity_in(&stored),
             () if stored.page_shift != wanted.page_shift => refuse(format!(
                 "the state in {place} is for pages of {} bytes, and the pool has pages of {}: give \
                  page_size={} or another state directory",
@@ -181,8 +190,14 @@ impl Base {
                  (cxl=) that it was made with, or another state directory",
                 stored.pool, wanted.pool
             )),
-            () => Ok(()),
+            () => self.identity_in(&stored),
         }
+    }
+
+    fn identity_in(&self, stored: &Header) -> Result<Identity, StoreError> {
+        let page_size = PageSize::from_shift(stored.page_shift);
+        let page_size = page_size.ok_or_else(|| self.corrupt("the size of its pages is none"))?;
+        Ok(Identity { pool: stored.pool, page_size })
     }
 
     fn db(&self) -> Result<&sled::Db, StoreError> {

@@ -6,7 +6,7 @@
 //! opened for reading only.
 
 use super::base::{self, Base, Target};
-use super::{Identity, Phase, Running, Shared, State, StoreError, Tuning, applier};
+use super::{Identity, Phase, Running, Shared, State, StoreError, Tuning, Wanted, applier};
 use crate::change::Change;
 use crate::store::frame::SegmentId;
 use crate::store::full_or_os;
@@ -32,14 +32,20 @@ pub(super) struct Opening {
 
 impl Opening {
     /// Reads the store in `dir`, whose lock the caller holds.
-    pub(super) fn read(dir: &Path, identity: Identity, tuning: Tuning) -> Result<Self, StoreError> {
-        let found = journal::read(dir, identity.pool)?;
-        let base = Base::open(dir, identity, found.is_empty())?;
+    pub(super) fn read(dir: &Path, wanted: Wanted, tuning: Tuning) -> Result<Self, StoreError> {
+        let found = journal::read(dir)?;
+        let base = Base::open(dir, wanted, found.is_empty())?;
+        let found = found.of_pool(base.identity().pool);
         let frames = found.frames(base.applied())?;
         let seq = frames.last().map_or(base.applied(), |frame| frame.seq);
         let pending = base::target_of(&frames).map_err(|batch| base.unreadable(batch))?;
-        let next = SegmentId { pool: identity.pool, number: found.next_number() };
+        let next = SegmentId { pool: base.identity().pool, number: found.next_number() };
         Ok(Self { dir: dir.into(), tuning, base, pending, seq, next, endings: found.endings() })
+    }
+
+    /// What the store is for.
+    pub(super) fn identity(&self) -> Identity {
+        self.base.identity()
     }
 
     /// Gives every record to `visit`.

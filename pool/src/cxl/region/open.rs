@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 /// Where the memory of a region comes from.
@@ -32,6 +32,12 @@ pub struct Spec {
     pub page_size: PageSize,
     /// Bytes of page data that it can hold. 0: what the device, or the region that is there, has.
     pub size: u64,
+    /// The cluster that it is part of: the pool id that a new region gets, and that one that is there
+    /// must have. `None`: a new one gets a random id, and one that is there may have any.
+    pub cluster: Option<u128>,
+    /// Channels of a new region, for messages of clients in other processes; a region that is there keeps
+    /// what it has. At most [`CHANNELS_MAX`](layout::CHANNELS_MAX).
+    pub channels: u32,
 }
 
 /// What was at the source.
@@ -139,6 +145,25 @@ pub enum RegionError {
         /// The rack asked for.
         wanted: RackId,
     },
+    /// The region is another cluster's.
+    #[error(
+        "{name} belongs to cluster {found:032x}, not {wanted:032x}; join that one, name another file, \
+             or remove this one to start empty"
+    )]
+    OtherCluster {
+        /// The region.
+        name: String,
+        /// Its pool id.
+        found: u128,
+        /// The pool id asked for.
+        wanted: u128,
+    },
+    /// A region cannot have that many channels.
+    #[error("{wanted} channels are not possible: give at most {max}", max = layout::CHANNELS_MAX)]
+    Channels {
+        /// The number asked for.
+        wanted: u32,
+    },
     /// There is no such size of a pool.
     #[error("a pool of {size} bytes in pages of {page_size} is not possible: it must hold from one page to {max}", max = layout::FRAMES_MAX)]
     Impossible {
@@ -176,6 +201,9 @@ impl Region {
     /// # Errors
     /// [`RegionError`], with what to do about it. Nothing that was there is changed then.
     pub fn open(source: &RegionSource, spec: &Spec) -> Result<(Self, Found), RegionError> {
+        if spec.channels > layout::CHANNELS_MAX {
+            return Err(RegionError::Channels { wanted: spec.channels });
+        }
         let (region, found) = match source {
             RegionSource::Memfd => (in_memory(spec)?, Found::Nothing),
             RegionSource::Path(path) => at_path(path, spec)?,
@@ -242,7 +270,7 @@ fn at_place(place: Place, spec: &Spec) -> Result<(Region, Found), RegionError> {
 }
 
 fn geometry_for(spec: &Spec) -> Result<Geometry, RegionError> {
-    Geometry::for_frames(spec.page_size, spec.page_size.page_of(spec.size))
+    Geometry::for_frames(spec.page_size, spec.page_size.page_of(spec.size), spec.channels)
         .ok_or(RegionError::Impossible { size: spec.size, page_size: spec.page_size })
 }
 
@@ -357,6 +385,9 @@ impl Place {
 
     fn compare(&self, found: &Superblock, spec: &Spec) -> Result<(), RegionError> {
         let (name, g) = (self.name(), &found.geometry);
+        if let Some(wanted) = spec.cluster.filter(|wanted| *wanted != found.pool_id) {
+            return Err(RegionError::OtherCluster { name, found: found.pool_id, wanted });
+        }
         if found.rack != spec.rack {
             return Err(RegionError::Rack { name, found: found.rack, wanted: spec.rack });
         }
@@ -372,7 +403,7 @@ impl Place {
     fn geometry_on_device(&self, device: u64, spec: &Spec) -> Result<Geometry, RegionError> {
         if spec.size == 0 {
             let impossible = RegionError::Impossible { size: device, page_size: spec.page_size };
-            return Geometry::for_len(spec.page_size, device).ok_or(impossible);
+            return Geometry::for_len(spec.page_size, device, spec.channels).ok_or(impossible);
         }
         let geometry = geometry_for(spec)?;
         if geometry.len > device {
@@ -387,8 +418,10 @@ impl Place {
             Kind::Memfd | Kind::Devdax { .. } => {}
             Kind::MemoryFile | Kind::DiskFile => self.make_file(geometry.len)?,
         }
-        let pool_id = backing::random_id().map_err(self.os("find a random number"))?;
-        let superblock = Superblock { pool_id, rack: spec.rack, geometry };
+        let random = || backing::random_id().map_err(self.os("find a random number"));
+        let pool_id = spec.cluster.map_or_else(random, Ok)?;
+        let region_id = random()? as u64 | 1;
+        let superblock = Superblock { pool_id, region_id, rack: spec.rack, geometry };
         let zeroed = self.kind.starts_zero();
         let region = self.map(superblock)?;
         if !zeroed {
@@ -429,7 +462,8 @@ impl Place {
         if let Err(e) = map.advise(Advice::DontFork) {
             log::debug!("{name}: stays mapped in children: {e}");
         }
-        Ok(Region { map, file: self.file, kind: self.kind, superblock, name })
+        let (file, kind, served) = (self.file, self.kind, AtomicBool::new(false));
+        Ok(Region { map, file, kind, superblock, name, served })
     }
 }
 

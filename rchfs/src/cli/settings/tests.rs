@@ -19,6 +19,14 @@ fn ok(line: &str) -> Settings {
     run(&ROOT, line).unwrap_or_else(|e| panic!("{line}: {e}"))
 }
 
+/// The settings of the pool in the process.
+fn embedded(settings: &Settings) -> &PoolSettings {
+    match &settings.pool {
+        PoolChoice::Embedded(pool) => pool,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The line is refused on `host`, with exit status 32, and one line that has all of `parts`.
 fn refused(host: &Host, line: &str, parts: &[&str]) {
     let error = run(host, line).expect_err(line);
@@ -34,9 +42,9 @@ fn refused(host: &Host, line: &str, parts: &[&str]) {
 fn only_a_directory_is_a_whole_command_line() {
     let s = ok("/mnt/pool");
     assert_eq!((s.source.as_str(), s.dir.as_path()), ("embedded", Path::new("/mnt/pool")));
-    assert_eq!(s.pool.backing, Backing::Volatile);
-    assert_eq!((s.pool.size, s.pool.default_size), (None, 4 << 30));
-    assert_eq!((s.pool.page_size, s.threads, s.cache), (None, 4, Cache::Auto));
+    assert_eq!(embedded(&s).backing, Backing::Volatile);
+    assert_eq!((embedded(&s).size, embedded(&s).default_size), (None, 4 << 30));
+    assert_eq!((embedded(&s).page_size, s.threads, s.cache), (None, 4, Cache::Auto));
     assert!(s.flags.allow_other && s.flags.dev && s.flags.suid && s.flags.exec && !s.flags.read_only);
     assert!(!s.foreground);
 }
@@ -44,8 +52,8 @@ fn only_a_directory_is_a_whole_command_line() {
 #[test]
 fn the_default_size_is_at_most_half_of_memory() {
     let small = Host { memory: 2 << 30, ..ROOT };
-    assert_eq!(run(&small, "/mnt").unwrap().pool.default_size, 1 << 30);
-    assert_eq!(run(&small, "/mnt -o size=50%").unwrap().pool.size, Some(1 << 30));
+    assert_eq!(embedded(&run(&small, "/mnt").unwrap()).default_size, 1 << 30);
+    assert_eq!(embedded(&run(&small, "/mnt -o size=50%").unwrap()).size, Some(1 << 30));
 }
 
 #[test]
@@ -56,23 +64,42 @@ fn the_source_is_kept_as_written() {
 }
 
 #[test]
+fn an_address_is_the_master_of_a_cluster() {
+    let cluster = |line: &str| match ok(line) {
+        Settings { source, pool: PoolChoice::Cluster(c), .. } => (source, c.master, c.rack.0),
+        other => panic!("{line}: {other:?}"),
+    };
+    let master = "127.0.0.1:31850".to_owned();
+    assert_eq!(cluster("127.0.0.1:31850 /mnt"), (master.clone(), master.clone(), 0));
+    assert_eq!(cluster("127.0.0.1:31850 /mnt -o rack=7,transport=tcp"), (master.clone(), master, 7));
+    assert_eq!(cluster("[::1]:31850 /mnt").1, "[::1]:31850");
+    refused(&ROOT, "host:1 /mnt -o rack=65536", &["rack=65536", "65535"]);
+    refused(&ROOT, "host:1 /mnt -o transport=rdma", &["transport=tcp"]);
+    for option in
+        ["size=1G", "page_size=4K", "inodes=5", "cxl=/a,state=/b", "repair", "uid=1", "gid=1", "mode=700"]
+    {
+        refused(&ROOT, &format!("host:1 /mnt -o {option}"), &["rcmp-master", "leave it out"]);
+    }
+}
+
+#[test]
 fn options_have_their_effects() {
     let s = ok("/mnt -o size=1G,page_size=64K,inodes=1M,cache=none,threads=8,ro,nodev,nosuid,noexec,noatime");
-    assert_eq!((s.pool.size, s.pool.page_size), (Some(1 << 30), PageSize::from_bytes(65536)));
-    assert_eq!((s.pool.inodes, s.cache, s.threads), (Some(1 << 20), Cache::None, 8));
+    assert_eq!((embedded(&s).size, embedded(&s).page_size), (Some(1 << 30), PageSize::from_bytes(65536)));
+    assert_eq!((embedded(&s).inodes, s.cache, s.threads), (Some(1 << 20), Cache::None, 8));
     let f = s.flags;
     assert!(f.read_only && !f.dev && !f.suid && !f.exec && f.noatime);
     let s = ok("/mnt -o uid=5,gid=6,mode=1777,sync,dirsync,log=/l,quiet,repair --foreground -v");
-    assert_eq!(s.pool.root, RootSettings { uid: 5, gid: 6, mode: Some(0o1777) });
+    assert_eq!(embedded(&s).root, RootSettings { uid: 5, gid: 6, mode: Some(0o1777) });
     assert!(s.flags.sync && s.flags.dirsync && s.quiet && s.foreground && s.verbose);
-    assert!(s.pool.repair && !ok("/mnt").pool.repair);
+    assert!(embedded(&s).repair && !embedded(&ok("/mnt")).repair);
     assert_eq!(s.log.as_deref(), Some(Path::new("/l")));
 }
 
 #[test]
 fn of_an_option_given_twice_the_last_counts() {
     let s = ok("/mnt -o ro,size=1G -o size=2G,rw");
-    assert_eq!((s.pool.size, s.flags.read_only), (Some(2 << 30), false));
+    assert_eq!((embedded(&s).size, s.flags.read_only), (Some(2 << 30), false));
 }
 
 #[test]
@@ -123,7 +150,7 @@ fn impossible_values_are_refused() {
 fn persistence_needs_both_paths_outside_the_mount_point() {
     let s = ok("/mnt -o cxl=/var/pool,state=/var/state,size=64G");
     let want = Backing::Persistent { cxl: "/var/pool".into(), state: "/var/state".into() };
-    assert_eq!(s.pool.backing, want);
+    assert_eq!(embedded(&s).backing, want);
     refused(&ROOT, "/mnt -o cxl=/p", &["cxl=/p", "without state=DIR"]);
     refused(&ROOT, "/mnt -o state=/s", &["state=/s", "without cxl=PATH"]);
     refused(&ROOT, "/mnt -o cxl=/p,state=/p", &["are the same"]);
@@ -134,10 +161,8 @@ fn persistence_needs_both_paths_outside_the_mount_point() {
 
 #[test]
 fn what_belongs_to_clusters_is_refused_by_name() {
-    refused(&ROOT, "127.0.0.1:31850 /mnt", &["127.0.0.1:31850", "cluster", "embedded"]);
-    refused(&ROOT, "[::1]:31850 /mnt", &["cluster"]);
     refused(&ROOT, "/mnt embedded", &["\"/mnt\" is no source", "directory comes last"]);
-    refused(&ROOT, "/mnt -o rack=1", &["rack= belongs to pools in a cluster"]);
+    refused(&ROOT, "/mnt -o rack=1", &["rack= belongs to a pool in a cluster", "HOST:PORT"]);
     refused(&ROOT, "/mnt -o transport=tcp", &["transport="]);
     refused(&ROOT, "/mnt -o transport=pigeon", &["auto, rdma, tcp"]);
     assert_eq!(ok("/mnt -o transport=auto"), ok("/mnt"));
@@ -147,7 +172,7 @@ fn what_belongs_to_clusters_is_refused_by_name() {
 fn an_ordinary_user_gets_what_fuse_allows() {
     let s = run(&USER, "/mnt").unwrap();
     assert!(!s.flags.allow_other && !s.flags.dev && !s.flags.suid && s.flags.exec);
-    assert_eq!(s.pool.root, RootSettings { uid: 1000, gid: 1000, mode: None });
+    assert_eq!(embedded(&s).root, RootSettings { uid: 1000, gid: 1000, mode: None });
     refused(&USER, "/mnt -o allow_other", &["allow_other", "user_allow_other", "/etc/fuse.conf"]);
     refused(&USER, "/mnt -o dev", &["dev is for root"]);
     refused(&USER, "/mnt -o suid", &["suid is for root"]);

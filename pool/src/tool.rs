@@ -1,0 +1,73 @@
+//! The program `rcmp`: looking at a cluster, and measuring it.
+//!
+//! It is a client like any other, on nothing but the public interface of this crate and the messages to the
+//! master.
+
+mod bench;
+mod link;
+mod status;
+mod units;
+
+use crate::error::PoolError;
+use crate::proto::cluster::ClusterError;
+use crate::transport::TransportError;
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+use thiserror::Error;
+
+/// Look at a cluster of rcmp-master and rcmp-daemons, and measure it.
+#[derive(Debug, Parser)]
+#[command(name = "rcmp", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show each rack: how full it is, and what its clients do.
+    Status(status::StatusArgs),
+    /// Measure reads and writes of the pool, or of bare memory.
+    Bench(Box<bench::BenchArgs>),
+}
+
+/// Where the cluster is.
+#[derive(Clone, Debug, Args)]
+struct MasterArg {
+    /// The master's HOST:PORT.
+    #[arg(long, default_value = "127.0.0.1:31850", value_name = "HOST:PORT")]
+    master: String,
+}
+
+/// Why `rcmp` failed.
+#[derive(Debug, Error)]
+enum ToolError {
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("the master at {0} refuses: {1}")]
+    Refused(String, ClusterError),
+    #[error("{0} gave an answer that does not fit the question; is it an rcmp-master of this version?")]
+    Mismatch(String),
+    #[error("{0}: {1}")]
+    Io(String, std::io::Error),
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Does what the command line says. The exit code is 0 if that worked, 1 if not, 2 if the command line makes
+/// no sense.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rcmp: {error}");
+            ExitCode::from(if matches!(error, ToolError::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}

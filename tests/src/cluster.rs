@@ -1,0 +1,196 @@
+//! A cluster on this machine: a master, a daemon a rack, and clients that record what they do.
+//!
+//! Each is a process, on a port that the system chose and with a region of its own in `/dev/shm`. They are
+//! killed, stopped and started again by their ids. Whatever happens to the test, they are gone and their
+//! regions removed when the value is dropped; if the test's thread is killed the kernel kills them with it.
+
+mod client;
+mod server;
+
+pub use client::Client;
+pub use server::{Refused, Server};
+
+use crate::binary;
+use crate::history::{self, Verdict};
+use crate::run;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use tempfile::TempDir;
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// How many racks.
+    pub racks: u16,
+    /// The size of each rack's region, as on the command line.
+    pub size: &'static str,
+    /// Further options of the daemons.
+    pub daemon: Vec<&'static str>,
+    /// Further options of the master.
+    pub master: Vec<&'static str>,
+}
+
+impl Shape {
+    /// Racks between which pages move at nearly every access.
+    pub fn restless(racks: u16) -> Self {
+        let daemon = vec!["--swap-watermark", "0.1", "--heat-half-life", "1s", "--swap-reserve", "2M"];
+        Self { racks, size: "32M", daemon, master: vec!["--page-size", "4K"] }
+    }
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    shape: Shape,
+    /// Of each rack. Declared in the order in which they must end: daemons say goodbye to the master.
+    daemons: Vec<Server>,
+    master: Server,
+    regions: TempDir,
+    top: TempDir,
+    writers: AtomicU16,
+}
+
+impl Cluster {
+    /// Starts a master and its daemons; returns when all of them are ready.
+    pub fn start(shape: Shape) -> Self {
+        let top = tempfile::tempdir().expect("a directory can be made");
+        let regions = TempDir::with_prefix_in("rchfs-e2e.", "/dev/shm").expect("/dev/shm can be written");
+        fs::create_dir(top.path().join("histories")).expect("a directory can be made");
+        let master = must(start_master(&shape, top.path(), "127.0.0.1:0"));
+        let (daemons, writers) = (Vec::new(), AtomicU16::new(1));
+        let mut cluster = Self { shape, daemons, master, regions, top, writers };
+        for rack in 0..cluster.shape.racks {
+            let daemon = must(cluster.start_daemon(rack, &[]));
+            cluster.daemons.push(daemon);
+        }
+        cluster
+    }
+
+    /// The address of the master.
+    pub fn master(&self) -> &str {
+        self.master.addr()
+    }
+
+    /// The process of the master.
+    pub fn master_server(&self) -> &Server {
+        &self.master
+    }
+
+    /// The process of a rack's daemon.
+    pub fn daemon(&self, rack: u16) -> &Server {
+        &self.daemons[usize::from(rack)]
+    }
+
+    /// The file of a rack's region.
+    pub fn region(&self, rack: u16) -> PathBuf {
+        self.regions.path().join(format!("rack{rack}"))
+    }
+
+    /// A directory for what the test leaves.
+    pub fn dir(&self) -> &Path {
+        self.top.path()
+    }
+
+    /// Starts a daemon for that rack, with these options after the usual ones.
+    ///
+    /// # Errors
+    /// [`Refused`] if it ends before it is ready.
+    pub fn start_daemon(&self, rack: u16, more: &[&str]) -> Result<Server, Refused> {
+        let (number, region) = (rack.to_string(), self.region(rack));
+        let region = region.to_str().expect("the path is text");
+        let mut arguments = vec!["--master", self.master(), "--listen", "127.0.0.1:0", "--rack", &number];
+        arguments.extend(["--cxl", region, "--cxl-size", self.shape.size]);
+        arguments.extend(&self.shape.daemon);
+        arguments.extend(more);
+        Server::start(binary::rcmp_daemon(), &arguments, &self.top.path().join(format!("rack{rack}.log")))
+    }
+
+    /// Kills a rack's daemon with SIGKILL and starts another one on what it left.
+    pub fn restart_daemon(&mut self, rack: u16) {
+        self.daemons[usize::from(rack)].kill();
+        self.daemons[usize::from(rack)] = must(self.start_daemon(rack, &[]));
+    }
+
+    /// Kills the master with SIGKILL and starts another one, at the same address, on what it left.
+    pub fn restart_master(&mut self) {
+        let addr = self.master.addr().to_owned();
+        self.master.kill();
+        self.master = must(start_master(&self.shape, self.top.path(), &addr));
+    }
+
+    /// Allocates pages as a client of that rack; their numbers, as [`Cluster::client`] wants them.
+    pub fn make_pages(&self, rack: u16, count: u32) -> String {
+        let mut command = run::command(binary::history().to_str().expect("the path is text"), ["make"]);
+        command.arg(format!("master={}", self.master())).arg(format!("rack={rack}"));
+        run::ok(command.arg(format!("count={count}"))).trim().to_owned()
+    }
+
+    /// Starts a client of that rack that uses these pages with so many threads for that time, and records
+    /// it; returns when it has begun.
+    pub fn client(&self, rack: u16, pages: &str, threads: u16, seconds: f64) -> Client {
+        let writer = self.writers.fetch_add(threads, Ordering::Relaxed);
+        let arguments = [
+            format!("master={}", self.master()),
+            format!("rack={rack}"),
+            format!("pages={pages}"),
+            format!("dir={}", self.histories().display()),
+            format!("writer={writer}"),
+            format!("threads={threads}"),
+            format!("seconds={seconds}"),
+            format!("seed={}", u64::from(writer) * 0x1234_5678_9abc),
+        ];
+        Client::start(&arguments)
+    }
+
+    /// Judges what all clients have recorded so far; they must have ended.
+    pub fn judge(&self) -> Verdict {
+        let history = history::load(&self.histories()).unwrap_or_else(|error| panic!("{error}"));
+        history::check(&history)
+    }
+
+    fn histories(&self) -> PathBuf {
+        self.top.path().join("histories")
+    }
+
+    /// What `rcmp status --json` says of each rack under `name`.
+    pub fn counts(&self, name: &str) -> Vec<u64> {
+        let mut command = run::command(binary::rcmp().to_str().expect("the path is text"), ["status"]);
+        let text = run::ok(command.args(["--json", "--master", self.master()]));
+        let status: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let racks = status["racks"].as_array().expect("it lists the racks");
+        let count = |rack: &serde_json::Value| rack[name].as_u64();
+        racks.iter().map(|rack| count(rack).unwrap_or_else(|| panic!("no {name} in {rack}"))).collect()
+    }
+
+    /// What all processes said.
+    pub fn said(&self) -> String {
+        let daemons = self.daemons.iter().enumerate();
+        let daemons = daemons.map(|(rack, daemon)| format!("--- rack {rack} said:\n{}", daemon.said()));
+        format!("--- the master said:\n{}{}", self.master.said(), daemons.collect::<String>())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.said());
+        }
+    }
+}
+
+fn start_master(shape: &Shape, top: &Path, listen: &str) -> Result<Server, Refused> {
+    let state = top.join("state");
+    let state = state.to_str().expect("the path is text");
+    let mut arguments = vec!["--listen", listen, "--state", state];
+    arguments.extend(&shape.master);
+    Server::start(binary::rcmp_master(), &arguments, &top.join("master.log"))
+}
+
+#[track_caller]
+fn must(started: Result<Server, Refused>) -> Server {
+    match started {
+        Ok(server) => server,
+        Err(refused) => panic!("not started: {}: {}", refused.status, refused.message),
+    }
+}
