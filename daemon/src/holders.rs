@@ -91,6 +91,7 @@ impl Holders {
         let mut shard = self.shard(page).lock();
         match frames.frame_of(page) {
             Some((frame, State::Stable)) => {
+                let Some(offset) = frames.offset_of(frame) else { return Grant::Absent };
                 let key = *session.key.read();
                 let Listed { racks, sample } = shard.entry(page).or_default();
                 if let (None, Some(touches)) = (*sample, frames.touches(page)) {
@@ -98,7 +99,7 @@ impl Holders {
                 }
                 racks.retain(|(rack, _)| *rack != holder);
                 racks.push((holder, key));
-                Grant::Given(Reference { offset: frames.offset_of(frame), key })
+                Grant::Given(Reference { offset, key })
             }
             Some(_) => Grant::Moving,
             None if elsewhere() => Grant::Moving,

@@ -94,7 +94,7 @@ impl Daemon {
             PageRequest::Free { runs } => frames.free(&runs, &|_| {}).map(PageReply::Freed),
             PageRequest::Stat => Ok(PageReply::Stat(frames.stat())),
             PageRequest::Reconcile { held, ids: _, free: true } => {
-                frames.reconcile(&held, &|_| {}).map(PageReply::Reconciled)
+                frames.reconcile(&held).map(PageReply::Reconciled)
             }
             PageRequest::Sync { runs } => frames.sync(&runs).map(|()| PageReply::Done),
             // What is not in this rack is nowhere.

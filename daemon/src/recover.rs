@@ -9,7 +9,7 @@
 //! (`PageRequest::Reconcile`), never replaced by another.
 
 use crate::extents::{FreeFrames, Intervals};
-use crate::frames::FrameState;
+use crate::frames::{FrameState, Ids};
 use pool::addr::{FrameNo, PageId};
 use pool::cxl::frames::{Content, Frames, State, word_of};
 use pool::cxl::index::Index;
@@ -17,6 +17,7 @@ use pool::cxl::layout::{AT_FRAMES_USED, AT_NEXT_ID};
 use pool::cxl::protocol::{SharedWord, release};
 use pool::cxl::region::{Found, Kind, Region};
 use pool::cxl::slots::Slots;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
 /// A frame whose descriptor makes no sense.
@@ -97,8 +98,13 @@ pub(crate) fn recover(region: &Region, found: Found, origin: Origin) -> (FrameSt
         zero,
         trimming: 0,
         quarantined: bad.len() as u64,
-        next_id,
-        id_limit: next_id,
+        reserve: 0,
+        ids: match origin {
+            Origin::Here => Ids::Own { next: next_id, limit: next_id },
+            Origin::Cluster => Ids::Given(VecDeque::new()),
+        },
+        coming: HashSet::new(),
+        unsettled: Intervals::default(),
         frames_used,
         freed: found == Found::Region,
         closed: false,

@@ -228,6 +228,10 @@ impl Remote {
 
     /// Waits until no other rack holds references to these pages of ours, which must not be stable any more.
     pub fn revoke(&self, pages: &[PageId]) {
+        #[cfg(rchfs_breakable)]
+        if pool::breakage::is("revoke") {
+            return;
+        }
         let mut by_holder: HashMap<RackId, Vec<PageId>> = HashMap::new();
         for page in pages {
             for holder in self.holders.take(*page) {

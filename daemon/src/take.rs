@@ -9,7 +9,7 @@ use crate::give::mismatch;
 use crate::objects::FreeFault;
 use crate::server::Node;
 use pool::addr::{GAddr, PageId, PageRun, RackId};
-use pool::proto::page::{PageError, Reconciled};
+use pool::proto::page::{PageError, PageKind, Reconciled};
 use pool::proto::peer::{PeerReply, PeerRequest};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -50,7 +50,12 @@ impl Node {
         loop {
             let mut here = Runs::default();
             for page in todo.iter().flat_map(|run| run.iter()) {
-                if self.is_here(page) { here.push(page) } else { result.away.push(page) }
+                match self.is_here(page) {
+                    // Objects in it may be anybody's: it goes when it holds none.
+                    true if frames.kind_of(page) == Some(PageKind::Objects) => {}
+                    true => here.push(page),
+                    false => result.away.push(page),
+                }
             }
             let asked = here.len;
             let freed = frames.free(&here.runs, &|pages: &[PageId]| self.remote.revoke(pages))?;
@@ -168,16 +173,19 @@ impl Node {
     /// Frees what no file has among the pages with these `ids`, if `free` is set, and says what of `held` is
     /// not here. Waits.
     pub fn reconcile(&self, held: &[PageRun], ids: Range<u64>, free: bool) -> Result<Reconciled, PageError> {
-        let _ = (ids, free);
-        let found = self.ctx.frames.reconcile(held, &|pages: &[PageId]| self.remote.revoke(pages))?;
+        let (leaked, found) = self.ctx.frames.compare(held, &ids, free)?;
+        let leaked = self.free_here(&leaked)?.freed;
         let clients = self.rings.get().map(|rings| rings.sweep() as u64);
-        Ok(Reconciled { clients, ..found })
+        Ok(Reconciled { clients, leaked, ..found })
     }
 
     /// Takes an object of this rack back. Waits.
     pub fn free_object_here(&self, at: GAddr) -> Result<PeerReply, PageError> {
         match self.objects.free(at) {
-            Ok(()) => Ok(PeerReply::Done),
+            Ok(empty) => {
+                empty.into_iter().for_each(|page| self.give_back_empty(page));
+                Ok(PeerReply::Done)
+            }
             Err(FreeFault::Busy(_)) => Ok(PeerReply::Moving),
             Err(FreeFault::Elsewhere) => {
                 let page = at.page(self.ctx.in_place.region().geometry().page_size);
@@ -188,12 +196,26 @@ impl Node {
         }
     }
 
+    /// Frees a page that held objects. Should it be on its way to another rack, that will do the same.
+    fn give_back_empty(&self, page: PageId) {
+        let run = [PageRun { first: page, count: 1 }];
+        match self.ctx.frames.free(&run, &|pages: &[PageId]| self.remote.revoke(pages)) {
+            Ok(0) if self.is_here(page) => self.objects.not_freed(page),
+            Ok(freed) => self.note_gone(&run, freed == 1),
+            Err(error) => {
+                log::warn!("page {page}, which has no objects any more, is not free yet: {error}");
+                self.objects.not_freed(page);
+            }
+        }
+    }
+
     /// Takes an object back, wherever it is. Waits.
     pub fn free_object(&self, at: GAddr) -> Result<(), PageError> {
         let size = self.ctx.in_place.region().geometry().page_size;
         let page = at.page(size).ok_or(PageError::NoSuchObject(at))?;
-        let mut asked = None;
-        for round in 0..ROUNDS {
+        let until = Instant::now() + self.ctx.deadline;
+        let (mut asked, mut round) = (None, 0);
+        while round < ROUNDS && Instant::now() < until {
             match self.free_object_here(at)? {
                 PeerReply::Done => return Ok(()),
                 PeerReply::NotHere => {}
@@ -219,6 +241,7 @@ impl Node {
                 }
             }
             asked = sure.then_some(home);
+            round += 1;
         }
         Err(PageError::Busy(page))
     }

@@ -42,6 +42,7 @@
 
 mod barrier;
 pub mod change;
+pub mod cli;
 pub mod clock;
 mod cluster;
 mod compare;

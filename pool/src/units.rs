@@ -50,6 +50,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     duration().ok_or_else(|| format!("{text:?} is not a time, such as 250us, 1ms or 5s"))
 }
 
+/// A refusal of the command line that `clap` wrote over several lines, in one that says where to look.
+pub fn one_line(refusal: &str) -> String {
+    let reason = refusal.split("\n\nUsage:").next().unwrap_or(refusal);
+    let reason = reason.split("\n\nFor more").next().unwrap_or(reason);
+    let words: Vec<&str> = reason.trim_start_matches("error: ").split_whitespace().collect();
+    format!("{}; --help lists what there is", words.join(" "))
+}
+
 /// The digits at the beginning, and the rest.
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
@@ -131,6 +139,15 @@ mod tests {
         for text in ["2K", "4M", "12K", "x"] {
             assert!(parse_page_size(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_refusal_of_the_command_line_is_one_line() {
+        let refusal = "error: unexpected argument '--cx' found\n\n  tip: a similar argument exists: '--cxl'\n\n\
+                       Usage: rcmp-daemon --cxl <PATH>\n\nFor more information, try '--help'.\n";
+        let line = "unexpected argument '--cx' found tip: a similar argument exists: '--cxl'; \
+                    --help lists what there is";
+        assert_eq!(one_line(refusal), line);
     }
 
     #[test]

@@ -56,11 +56,29 @@ fn two_racks(full: bool) -> (Racks, Vec<PageId>, Vec<PageId>) {
     (racks, ours, theirs)
 }
 
-/// Reads `page` often enough that it is asked for. The daemon may die of it.
-fn heat_up(node: &Node, page: PageId) {
+/// Reads `page` in rack 0 until a swap for it has begun. A daemon may die of it.
+fn heat_up(racks: &Racks, page: PageId) {
+    let start = Instant::now();
+    while racks.nodes.iter().flatten().all(|node| node.crash.steps.lock().is_empty()) {
+        assert!(start.elapsed() < LONG, "page {page} is not asked for");
+        heat(racks, page);
+    }
+}
+
+/// Heats `page` unless that has done what it was for: a swap may be refused, if this thread was kept from
+/// going on with it.
+fn heated_until(racks: &Racks, page: PageId, done: bool) -> bool {
+    if !done && !racks.net.is_dead(NodeId::Daemon(RackId(0))) {
+        heat(racks, page);
+    }
+    done
+}
+
+/// Reads `page` in rack 0 some times, close together.
+fn heat(racks: &Racks, page: PageId) {
     for _ in 0..4 {
         let request = PageRequest::Read { at: at(page, 0), len: 8 };
-        node.remote.serve_page(request, Box::new(|_| {}));
+        racks.node(0).remote.serve_page(request, Box::new(|_| {}));
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -202,7 +220,7 @@ fn a_page_that_a_client_does_not_let_go_of_stays_and_moves_later() {
             })
         });
         until("the client is in the page", || entered.load(Ordering::SeqCst));
-        heat_up(a, theirs[0]);
+        heat_up(&racks, theirs[0]);
         until("the swap is refused", || a.context.counters.swaps_refused.get() > 0);
         leave.store(true, Ordering::SeqCst);
     });
@@ -221,9 +239,9 @@ fn interrupt(rack: u16, step: Step, full: bool, told: bool) {
     for page in &ours {
         racks.node(1).read(*page, 0, 8).unwrap();
     }
-    heat_up(racks.node(0), theirs[7]);
+    heat_up(&racks, theirs[7]);
     let crash = Arc::clone(&racks.node(rack).crash);
-    until("the step is reached", || crash.steps.lock().contains(&step));
+    until("the step is reached", || heated_until(&racks, theirs[7], crash.steps.lock().contains(&step)));
     if told {
         racks.restart(rack);
     } else {
@@ -287,10 +305,12 @@ fn a_swap_in_which_both_daemons_die_leaves_one_copy() {
         for first in [0, 1] {
             let (mut racks, ours, theirs) = two_racks(true);
             racks.node(0).crash.at(Some(step));
-            heat_up(racks.node(0), theirs[2]);
+            heat_up(&racks, theirs[2]);
             let steps = [Arc::clone(&racks.node(0).crash), Arc::clone(&racks.node(1).crash)];
             until("the steps are reached", || {
-                steps[0].steps.lock().contains(&step) && steps[1].steps.lock().contains(&other)
+                let reached =
+                    steps[0].steps.lock().contains(&step) && steps[1].steps.lock().contains(&other);
+                heated_until(&racks, theirs[2], reached)
             });
             racks.kill(0);
             racks.kill(1);
@@ -324,7 +344,7 @@ fn a_commit_whose_answer_is_lost_is_settled_by_asking() {
                     Fate::Deliver
                 }
             });
-            heat_up(a, theirs[1]);
+            heat_up(&racks, theirs[1]);
             until("the swap is over", || a.remote.oldest_swap() == 2);
             // A commit that comes late has no effect.
             racks.net.clear_rule();
@@ -343,7 +363,7 @@ fn a_swap_that_an_earlier_daemon_of_the_home_prepared_cannot_be_committed() {
     let (mut racks, ours, theirs) = two_racks(true);
     racks.node(0).read(theirs[4], 0, 8).unwrap();
     racks.net.set_rule(|_, _, request| if is_commit(request) { Fate::Hold } else { Fate::Deliver });
-    heat_up(racks.node(0), theirs[4]);
+    heat_up(&racks, theirs[4]);
     until("the commit is under way", || racks.net.kept() == 1);
     racks.restart(1);
     racks.net.clear_rule();

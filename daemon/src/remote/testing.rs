@@ -82,7 +82,7 @@ impl Net {
         self.dead.write().insert(NodeId::Daemon(rack));
     }
 
-    fn is_dead(&self, node: NodeId) -> bool {
+    pub fn is_dead(&self, node: NodeId) -> bool {
         self.dead.read().contains(&node)
     }
 
@@ -316,6 +316,9 @@ impl Racks {
         let region = Arc::new(region);
         let frames = Arc::new(FrameTable::new(Arc::clone(&region), state));
         frames.set_reserve(self.plan.reserve);
+        // Of the rack's block; none that an earlier daemon of the rack may have used.
+        let first = number as u64 * BLOCK + incarnation * 1000;
+        frames.add_id_range(first..first + 1000);
         let node = NodeId::Daemon(rack);
         let context = Arc::new(Context {
             rack,
@@ -356,9 +359,7 @@ impl Racks {
                 other => break other.unwrap(),
             }
         };
-        let (mut state, _) = recover::recover(&region, found, recover::Origin::Cluster);
-        state.next_id = state.next_id.max(rack.0 as u64 * BLOCK + 1);
-        state.id_limit = state.next_id;
+        let (state, _) = recover::recover(&region, found, recover::Origin::Cluster);
         (region, state)
     }
 
@@ -503,7 +504,7 @@ impl Node {
     /// Frees a page if it is here.
     pub fn try_free(&self, page: PageId) -> bool {
         let runs = [PageRun::new(page, 1).unwrap()];
-        self.context.frames.free_with(&runs, &|pages: &[PageId]| self.remote.revoke(pages)).unwrap() == 1
+        self.context.frames.free(&runs, &|pages: &[PageId]| self.remote.revoke(pages)).unwrap() == 1
     }
 }
 

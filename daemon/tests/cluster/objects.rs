@@ -48,3 +48,15 @@ fn objects_are_out_of_memory_when_all_racks_are() {
     racks.alloc(0, 4, 0).unwrap();
     assert!(matches!(object(&racks, 0, 8), Err(PageError::OutOfMemory { .. })));
 }
+
+#[test]
+fn a_page_of_objects_cannot_be_freed_as_a_page() {
+    let racks = Racks::new(&[4, 4]);
+    let object = object(&racks, 0, 100).unwrap();
+    let page = object.page(pool::addr::PageSize::MIN).unwrap();
+    for by in 0..2 {
+        let runs = vec![pool::addr::PageRun { first: page, count: 1 }];
+        assert_eq!(racks.ask(by, PageRequest::Free { runs }), Ok(PageReply::Freed(0)));
+    }
+    assert_eq!(racks.ask(1, PageRequest::FreeObject { at: object }), Ok(PageReply::Done));
+}

@@ -248,4 +248,8 @@ impl Transport for Tcp {
     fn start(&self, to: NodeId, request: Request, done: Done<Reply>) {
         self.shared.start(to, &request, done);
     }
+
+    fn set_addr(&self, node: NodeId, addr: String) {
+        Tcp::set_addr(self, node, addr);
+    }
 }
