@@ -57,6 +57,24 @@ pub fn history() -> PathBuf {
     target_dir().join("e2e-history")
 }
 
+/// Where `rcmp-daemon` and `e2e-history` are that can make mistakes on purpose (`pool/src/breakage.rs`).
+/// They are built apart from everything else, so that no other program can have the mistakes in it.
+pub fn breakable() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let target = target_dir().with_file_name("breakable");
+        let flags = std::env::var("RUSTFLAGS").unwrap_or_default() + " --cfg rchfs_breakable";
+        let mut cargo = cargo();
+        cargo.args(["build", "--quiet", "-p", "daemon", "--bin", "rcmp-daemon"]);
+        cargo.args(["-p", "e2e", "--bin", "e2e-history", "--target-dir"]).arg(&target);
+        // Nobody looks into them with a debugger.
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("RUSTFLAGS", flags);
+        let status = cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").status().expect("cargo runs");
+        assert!(status.success(), "the programs with mistakes do not build: {status}");
+        target.join("debug")
+    })
+}
+
 /// The program `name` of `package`, not older than the sources of these crates.
 fn built(package: &str, sources: &[&str], name: &str) -> PathBuf {
     let path = target_dir().join(name);
@@ -99,9 +117,15 @@ fn build(package: &str) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--bins", "-p", package, "--profile", profile, "--target-dir"]);
     cargo.arg(dir.parent().expect("the profile's directory lies in a target directory"));
-    let status = cargo.current_dir(workspace()).status().expect("cargo runs");
+    let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "{package} does not build: {status}");
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace());
+    cargo
 }

@@ -15,6 +15,7 @@ use crate::history::{self, Verdict};
 use crate::run;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 
@@ -29,13 +30,35 @@ pub struct Shape {
     pub daemon: Vec<&'static str>,
     /// Further options of the master.
     pub master: Vec<&'static str>,
+    /// A mistake that the daemons and the clients make on purpose ([`binary::breakable`]); "" for none by the
+    /// programs that could.
+    pub mistake: Option<&'static str>,
+    /// The words at either end of a page that clients use most.
+    pub edge: u64,
 }
 
 impl Shape {
     /// Racks between which pages move at nearly every access.
     pub fn restless(racks: u16) -> Self {
         let daemon = vec!["--swap-watermark", "0.1", "--heat-half-life", "1s", "--swap-reserve", "2M"];
-        Self { racks, size: "32M", daemon, master: vec!["--page-size", "4K"] }
+        let master = vec!["--page-size", "4K"];
+        Self { racks, size: "32M", daemon, master, mistake: None, edge: 16 }
+    }
+
+    /// A program that can make mistakes, if one is wanted, or that of this build.
+    fn program(&self, name: &str, sound: impl FnOnce() -> PathBuf) -> Command {
+        let Some(mistake) = self.mistake else { return Command::new(sound()) };
+        let mut command = Command::new(binary::breakable().join(name));
+        command.env("RCHFS_BREAK", mistake);
+        command
+    }
+
+    fn rcmp_daemon(&self) -> Command {
+        self.program("rcmp-daemon", || binary::rcmp_daemon().into())
+    }
+
+    fn history(&self) -> Command {
+        self.program("e2e-history", binary::history)
     }
 }
 
@@ -103,7 +126,7 @@ impl Cluster {
         arguments.extend(["--cxl", region, "--cxl-size", self.shape.size]);
         arguments.extend(&self.shape.daemon);
         arguments.extend(more);
-        Server::start(binary::rcmp_daemon(), &arguments, &self.top.path().join(format!("rack{rack}.log")))
+        Server::start(self.shape.rcmp_daemon(), &arguments, &self.top.path().join(format!("rack{rack}.log")))
     }
 
     /// Kills a rack's daemon with SIGKILL and starts another one on what it left.
@@ -121,8 +144,8 @@ impl Cluster {
 
     /// Allocates pages as a client of that rack; their numbers, as [`Cluster::client`] wants them.
     pub fn make_pages(&self, rack: u16, count: u32) -> String {
-        let mut command = run::command(binary::history().to_str().expect("the path is text"), ["make"]);
-        command.arg(format!("master={}", self.master())).arg(format!("rack={rack}"));
+        let mut command = self.shape.history();
+        command.arg("make").arg(format!("master={}", self.master())).arg(format!("rack={rack}"));
         run::ok(command.arg(format!("count={count}"))).trim().to_owned()
     }
 
@@ -138,9 +161,10 @@ impl Cluster {
             format!("writer={writer}"),
             format!("threads={threads}"),
             format!("seconds={seconds}"),
+            format!("edge={}", self.shape.edge),
             format!("seed={}", u64::from(writer) * 0x1234_5678_9abc),
         ];
-        Client::start(&arguments)
+        Client::start(self.shape.history(), &arguments)
     }
 
     /// Judges what all clients have recorded so far; they must have ended.
@@ -184,7 +208,7 @@ fn start_master(shape: &Shape, top: &Path, listen: &str) -> Result<Server, Refus
     let state = state.to_str().expect("the path is text");
     let mut arguments = vec!["--listen", listen, "--state", state];
     arguments.extend(&shape.master);
-    Server::start(binary::rcmp_master(), &arguments, &top.join("master.log"))
+    Server::start(Command::new(binary::rcmp_master()), &arguments, &top.join("master.log"))
 }
 
 #[track_caller]

@@ -40,9 +40,17 @@ impl Mount {
     /// # Errors
     /// [`MountFailed`] if the process ends before it answers.
     pub fn start(dir: &Path, options: &str, log: &Path) -> Result<Self, MountFailed> {
+        Self::start_from("embedded", dir, options, log)
+    }
+
+    /// As [`start`](Self::start), from this source: the `HOST:PORT` of a master.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_from(source: &str, dir: &Path, options: &str, log: &Path) -> Result<Self, MountFailed> {
         let said = File::create(log).expect("the log can be made");
         let mut command = Command::new(binary::mount_rchfs());
-        command.arg(dir).args(["-o", options, "--foreground"]);
+        command.arg(source).arg(dir).args(["-o", options, "--foreground"]);
         command.stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor is free")).stderr(said);
         die_with_parent(&mut command);
         let child = command.spawn().expect("mount.rchfs starts");

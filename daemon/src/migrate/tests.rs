@@ -308,8 +308,7 @@ fn a_swap_in_which_both_daemons_die_leaves_one_copy() {
             heat_up(&racks, theirs[2]);
             let steps = [Arc::clone(&racks.node(0).crash), Arc::clone(&racks.node(1).crash)];
             until("the steps are reached", || {
-                let reached =
-                    steps[0].steps.lock().contains(&step) && steps[1].steps.lock().contains(&other);
+                let reached = steps[0].steps.lock().contains(&step) && steps[1].steps.lock().contains(&other);
                 heated_until(&racks, theirs[2], reached)
             });
             racks.kill(0);

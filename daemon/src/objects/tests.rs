@@ -496,7 +496,7 @@ fn objects_are_allocated_and_freed_while_their_pages_move() {
             + state.unread.len()
             + state.roomy.values().map(BTreeMap::len).sum::<usize>()
     };
-    assert_eq!(sum, racks.iter().map(|rack| listed(rack) as u64).sum());
+    assert_eq!(sum, racks.iter().map(|rack| listed(rack) as u64).sum::<u64>());
 }
 
 /// As the daemon does: where the page is now, and again while it is moved.

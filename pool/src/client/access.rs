@@ -86,7 +86,7 @@ struct Cas {
 impl Op for Cas {
     #[inline]
     fn in_place(&mut self, s: &Stretch<'_>) {
-        self.was = s.region.word(s.offset).cas(self.old, self.new);
+        self.was = s.cas(self.old, self.new);
     }
 
     fn request(&self, at: GAddr, _: &Range<u64>) -> PageRequest {

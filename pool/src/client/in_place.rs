@@ -77,6 +77,17 @@ impl Stretch<'_> {
     pub fn range(&self) -> Range<usize> {
         self.done..self.done + self.len
     }
+
+    /// Stores `new` in the word that the bytes begin with if it is `old`; returns what was there.
+    #[inline]
+    pub fn cas(&self, old: u64, new: u64) -> u64 {
+        let word = self.region.word(self.offset);
+        #[cfg(rchfs_breakable)]
+        if crate::breakage::is("cas") {
+            return crate::breakage::read_then_write(&word, old, new);
+        }
+        word.cas(old, new)
+    }
 }
 
 /// A slot while it names frames; retracts when dropped.
@@ -156,7 +167,7 @@ impl InPlace {
             return Err(Stopped { done: 0, page: None, why: Why::BadAddress });
         }
         let mut was = old;
-        self.stretches(at, 0..8, &mut |s: &Stretch<'_>| was = s.region.word(s.offset).cas(old, new))?;
+        self.stretches(at, 0..8, &mut |s: &Stretch<'_>| was = s.cas(old, new))?;
         Ok(was)
     }
 
@@ -276,6 +287,8 @@ fn stretch<T>(
         let published = Published::new(slot, first, count);
         let sound = sound_frames(region, page, first, count);
         if sound > 0 {
+            #[cfg(rchfs_breakable)]
+            crate::breakage::dawdle();
             let result = touch(first, sound, offset);
             drop(published);
             return Ok(result);

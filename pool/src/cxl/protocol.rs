@@ -63,6 +63,10 @@ pub fn publish<W: SharedWord>(slot: &W, range: u64) {
 /// [`retract`].
 #[inline]
 pub fn check<W: SharedWord>(descriptor: &W, expected: u64) -> bool {
+    #[cfg(rchfs_breakable)]
+    if crate::breakage::is("check") {
+        return true;
+    }
     // Sequentially consistent, since that is what `store_first` orders; a plain load on x86-64.
     descriptor.load(Ordering::SeqCst) == expected
 }
@@ -89,6 +93,10 @@ pub fn settle<W: SharedWord>() {
 /// What a slot names now; once that does not overlap a marked frame, its owner will not touch the frame.
 #[inline]
 pub fn observe<W: SharedWord>(slot: &W) -> u64 {
+    #[cfg(rchfs_breakable)]
+    if crate::breakage::is("slots") {
+        return 0;
+    }
     slot.load(Ordering::Acquire)
 }
 

@@ -1,7 +1,6 @@
 //! A client process that records what it does: `src/bin/history/`, whose documentation lists its arguments.
 
 use super::server::signal;
-use crate::binary;
 use crate::mount::die_with_parent;
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read};
@@ -16,8 +15,7 @@ pub struct Client {
 
 impl Client {
     /// Starts it; returns when it is connected.
-    pub(super) fn start(arguments: &[String]) -> Self {
-        let mut command = Command::new(binary::history());
+    pub(super) fn start(mut command: Command, arguments: &[String]) -> Self {
         command.arg("run").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         die_with_parent(&mut command);
         let mut child = command.spawn().expect("e2e-history was built with the tests");

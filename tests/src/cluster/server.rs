@@ -36,10 +36,10 @@ impl Server {
     ///
     /// # Errors
     /// [`Refused`] if it ends before.
-    pub fn start(program: &Path, arguments: &[&str], log: &Path) -> Result<Self, Refused> {
+    pub fn start(mut command: Command, arguments: &[&str], log: &Path) -> Result<Self, Refused> {
         let open = || File::options().create(true).append(true).open(log).expect("the log can be written");
         let before = log.metadata().map_or(0, |meta| meta.len()) as usize;
-        let mut command = Command::new(program);
+        let program = PathBuf::from(command.get_program());
         command.args(arguments).stdin(Stdio::null()).stdout(open()).stderr(open());
         die_with_parent(&mut command);
         let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));

@@ -1,7 +1,12 @@
 //! A whole cluster of processes: the promises of `pool` while pages move and processes die.
 
+mod edges;
+mod example;
 mod faults;
+mod many;
 mod motion;
+mod mounted;
+mod refused;
 mod tools;
 
 use e2e::cluster::{Client, Cluster};
@@ -37,7 +42,7 @@ pub fn finish(clients: Vec<Client>) -> u64 {
     let mut failed = 0;
     for client in clients {
         let (operations, errors) = client.finish();
-        assert!(operations > errors + 500, "{operations} operations, {errors} failed: that is no load");
+        assert!(operations > errors + 100, "{operations} operations, {errors} failed: that is no load");
         failed += errors;
     }
     failed

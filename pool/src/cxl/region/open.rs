@@ -165,7 +165,7 @@ pub enum RegionError {
         wanted: u32,
     },
     /// There is no such size of a pool.
-    #[error("a pool of {size} bytes in pages of {page_size} is not possible: it must hold from one page to {max}", max = layout::FRAMES_MAX)]
+    #[error("a pool of {size} bytes in pages of {page_size} is not possible; give a size of at least one page and at most {max} pages", max = layout::FRAMES_MAX)]
     Impossible {
         /// Bytes of page data asked for, or of the device.
         size: u64,

@@ -5,8 +5,9 @@
 //! e2e-history make master=HOST:PORT rack=N count=PAGES
 //!     allocates pages, prints their numbers on one line, separated by commas
 //! e2e-history run master=HOST:PORT rack=N pages=P,P,... dir=DIR writer=W threads=T seconds=S seed=X
+//!             edge=E
 //!     T threads (recorded as W, W + 1, ...) use the pages, all but the last: that is the board on which
-//!     threads tell each other of pages of their own. Prints "ready" before it begins, and in the end how
+//!     threads tell each other of pages of their own; most of all the E words at either end. Prints "ready" before it begins, and in the end how
 //!     many operations there were and how many of them failed.
 //! ```
 
@@ -81,7 +82,7 @@ fn make(arguments: &Arguments) {
 fn run(arguments: &Arguments) {
     let door = door(arguments);
     let pool = must_open(&door);
-    let shared = Shared::new(arguments.text("pages"), pool.page_size());
+    let shared = Shared::new(arguments.text("pages"), pool.page_size(), arguments.number("edge"));
     let (first, threads): (u16, u16) = (arguments.number("writer"), arguments.number("threads"));
     if usize::from(first + threads) > shared.board_words() || first + threads > WRITERS {
         fail("too many threads");
@@ -108,14 +109,16 @@ struct Shared {
     size: PageSize,
     pages: Vec<PageId>,
     board: PageId,
+    /// Words at each end of a page that are used most.
+    edge: u64,
 }
 
 impl Shared {
-    fn new(list: &str, size: PageSize) -> Self {
+    fn new(list: &str, size: PageSize, edge: u64) -> Self {
         let page = |text: &str| text.parse().ok().and_then(PageId::new);
         let mut pages: Vec<PageId> = list.split(',').filter_map(page).collect();
         match pages.pop() {
-            Some(board) if !pages.is_empty() => Self { size, pages, board },
+            Some(board) if !pages.is_empty() => Self { size, pages, board, edge },
             _ => fail("pages=...: at least two are needed"),
         }
     }

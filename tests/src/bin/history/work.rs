@@ -19,9 +19,6 @@ use std::time::{Duration, Instant};
 /// The most words of one access: 256 bytes.
 const WORDS_MAX: u64 = 32;
 
-/// Words at each end of a page that are used.
-const EDGE: u64 = 16;
-
 /// So many errors in a row and the client connects anew.
 const PATIENCE: u32 = 20;
 
@@ -114,8 +111,8 @@ impl<'s> Worker<'s> {
         let word = match self.rng.below(4) {
             0 => 0,
             1 => last,
-            2 => self.rng.below(EDGE),
-            _ => last - self.rng.below(EDGE),
+            2 => self.rng.below(self.shared.edge),
+            _ => last - self.rng.below(self.shared.edge),
         };
         self.word_of(page, word)
     }
@@ -320,7 +317,7 @@ mod tests {
         let runs = pool.alloc_runs(9, 0, Fill::Zeroed).expect("there is room");
         let pages: Vec<String> =
             runs.iter().flat_map(|run| run.iter()).map(|page| page.raw().to_string()).collect();
-        let shared = Shared::new(&pages.join(","), page_size);
+        let shared = Shared::new(&pages.join(","), page_size, 16);
         let dir = tempfile::tempdir().expect("a directory can be made");
         let again = pool.clone();
         let door: Door = Arc::new(move || Ok(again.clone()));
