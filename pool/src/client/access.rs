@@ -4,7 +4,7 @@
 //! message, no system call and no write to memory that another thread writes, but for a sampled count of
 //! touches. What is elsewhere is [`remote`]'s.
 
-use super::in_place::Stretch;
+use super::in_place::{InPlace, Stopped, Stretch};
 use super::{Pool, remote};
 use crate::addr::GAddr;
 use crate::error::PoolError;
@@ -13,6 +13,8 @@ use std::ops::Range;
 
 /// What an access does to the bytes that it is about; each of them is touched once, in any order.
 pub(super) trait Op {
+    /// Whether it stores in the bytes, other than by compare-and-swap.
+    fn writes(&self) -> bool;
     /// Touches bytes in this rack; while their frames are published.
     fn in_place(&mut self, s: &Stretch<'_>);
     /// The message that does the same to the bytes `part` of the access, which begin at `at`.
@@ -24,6 +26,11 @@ pub(super) trait Op {
 struct Read<'a>(&'a mut [u8]);
 
 impl Op for Read<'_> {
+    #[inline]
+    fn writes(&self) -> bool {
+        false
+    }
+
     #[inline]
     fn in_place(&mut self, s: &Stretch<'_>) {
         s.region.read(s.offset, &mut self.0[s.range()]);
@@ -47,6 +54,11 @@ struct Write<'a>(&'a [u8]);
 
 impl Op for Write<'_> {
     #[inline]
+    fn writes(&self) -> bool {
+        true
+    }
+
+    #[inline]
     fn in_place(&mut self, s: &Stretch<'_>) {
         s.region.write(s.offset, &self.0[s.range()]);
     }
@@ -63,6 +75,11 @@ impl Op for Write<'_> {
 struct Zero;
 
 impl Op for Zero {
+    #[inline]
+    fn writes(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn in_place(&mut self, s: &Stretch<'_>) {
         s.region.zero(s.offset, s.len as u64);
@@ -84,6 +101,11 @@ struct Cas {
 }
 
 impl Op for Cas {
+    #[inline]
+    fn writes(&self) -> bool {
+        false
+    }
+
     #[inline]
     fn in_place(&mut self, s: &Stretch<'_>) {
         self.was = s.cas(self.old, self.new);
@@ -121,7 +143,7 @@ impl Pool {
         let before = to.len();
         to.reserve(len);
         let mut append = |s: &Stretch<'_>| s.region.append(s.offset, s.len, to);
-        let Err(stopped) = self.inner.in_place.stretches(at, 0..len as u64, &mut append) else {
+        let Err(stopped) = self.inner.in_place.look(at, 0..len as u64, &mut append) else {
             return Ok(());
         };
         // The rest does not come in order.
@@ -198,11 +220,25 @@ impl Pool {
     /// Has `op` touch `len` bytes at `at`.
     #[inline]
     pub(super) fn access(&self, at: GAddr, len: u64, op: &mut impl Op) -> Result<(), PoolError> {
-        match self.inner.in_place.stretches(at, 0..len, &mut |s: &Stretch<'_>| op.in_place(s)) {
+        let in_place = &self.inner.in_place;
+        match in_place_by(in_place, at, 0..len, op) {
             Ok(()) => Ok(()),
             Err(stopped) => remote::go_on(self, at, len, stopped, op),
         }
     }
+}
+
+/// Has `op` touch what it can of `part` of an access at `at` in this rack.
+#[inline]
+pub(super) fn in_place_by<O: Op>(
+    in_place: &InPlace,
+    at: GAddr,
+    part: Range<u64>,
+    op: &mut O,
+) -> Result<(), Stopped> {
+    let writes = op.writes();
+    let mut touch = |s: &Stretch<'_>| op.in_place(s);
+    if writes { in_place.stretches(at, part, &mut touch) } else { in_place.look(at, part, &mut touch) }
 }
 
 pub(super) fn bad(at: GAddr, len: u64) -> PoolError {

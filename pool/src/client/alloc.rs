@@ -200,6 +200,11 @@ impl Pool {
 struct Clear;
 
 impl Op for Clear {
+    #[inline]
+    fn writes(&self) -> bool {
+        true
+    }
+
     fn in_place(&mut self, s: &Stretch<'_>) {
         let (frames, geometry) = (Frames::new(s.region), s.region.geometry());
         let (mut at, end) = (s.offset, s.offset + s.len as u64);

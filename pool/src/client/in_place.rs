@@ -3,6 +3,10 @@
 //! An access is cut into stretches: pages whose frames follow one another. For each stretch the frames
 //! are published once, every descriptor is compared with what it must say, and the bytes are copied in
 //! one piece ([`protocol`](crate::cxl::protocol)).
+//!
+//! Each thread remembers in which frames it found pages. That is a hint, which the descriptor confirms or not,
+//! and saves the way through the page index: a search there is two dependent cache misses and a branch that
+//! nobody can predict, which together keep the processor from beginning with the next access.
 
 use super::lease::Leases;
 use crate::addr::{FrameNo, GAddr, PageId};
@@ -11,6 +15,7 @@ use crate::cxl::index::{Index, Unsettled};
 use crate::cxl::protocol::{self, SharedWord};
 use crate::cxl::region::{Region, Word};
 use crate::cxl::slots::Slots;
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -90,10 +95,10 @@ impl Stretch<'_> {
     }
 }
 
-/// A slot while it names frames; retracts when dropped.
-struct Published<'r>(Word<'r>);
+/// A slot while it names frames; retracts when dropped. WRITES: whether what it names may be written.
+struct Published<'r, const WRITES: bool>(Word<'r>);
 
-impl<'r> Published<'r> {
+impl<'r, const WRITES: bool> Published<'r, WRITES> {
     #[inline]
     fn new(slot: Word<'r>, first: FrameNo, count: u32) -> Self {
         protocol::publish(&slot, protocol::range(first.0, count));
@@ -101,11 +106,29 @@ impl<'r> Published<'r> {
     }
 }
 
-impl Drop for Published<'_> {
+impl<const WRITES: bool> Drop for Published<'_, WRITES> {
     #[inline]
     fn drop(&mut self) {
-        protocol::retract(&self.0);
+        if WRITES {
+            protocol::retract_written(&self.0);
+        } else {
+            protocol::retract(&self.0);
+        }
     }
+}
+
+/// Which of a thread's hints is about `page`.
+#[inline]
+fn hint_of(page: PageId) -> usize {
+    page.raw() as usize % HINTS
+}
+
+/// How many hints a thread has. Consecutive pages have different ones.
+const HINTS: usize = 1 << 14;
+
+thread_local! {
+    /// Numbers of frames, plus 1, by the low bits of page ids. All pools of a thread share them.
+    static FOUND: [Cell<u32>; HINTS] = const { [const { Cell::new(0) }; HINTS] };
 }
 
 /// The memory of a rack as one process touches it. Clones share their access slots.
@@ -143,9 +166,7 @@ impl InPlace {
     /// # Errors
     /// [`Stopped`].
     pub fn read(&self, at: GAddr, to: &mut [u8]) -> Result<(), Stopped> {
-        self.stretches(at, 0..to.len() as u64, &mut |s: &Stretch<'_>| {
-            s.region.read(s.offset, &mut to[s.range()])
-        })
+        self.look(at, 0..to.len() as u64, &mut |s: &Stretch<'_>| s.region.read(s.offset, &mut to[s.range()]))
     }
 
     /// Writes `from` at `at`.
@@ -167,17 +188,95 @@ impl InPlace {
             return Err(Stopped { done: 0, page: None, why: Why::BadAddress });
         }
         let mut was = old;
-        self.stretches(at, 0..8, &mut |s: &Stretch<'_>| was = s.cas(old, new))?;
+        // A compare-and-swap is seen by all when it is done.
+        self.look(at, 0..8, &mut |s: &Stretch<'_>| was = s.cas(old, new))?;
         Ok(was)
     }
 
     /// Calls `touch` for each stretch of the bytes `part` of an access at `at`, in order, while its frames
-    /// are published.
+    /// are published. When this returns all threads see what `touch` has written.
     ///
     /// # Errors
     /// [`Stopped`], with how far it came.
     #[inline]
     pub fn stretches(
+        &self,
+        at: GAddr,
+        part: Range<u64>,
+        touch: &mut impl FnMut(&Stretch<'_>),
+    ) -> Result<(), Stopped> {
+        self.touch::<true>(at, part, touch)
+    }
+
+    /// As [`stretches`](Self::stretches), for a `touch` that writes nothing, or only by compare-and-swap.
+    ///
+    /// # Errors
+    /// [`Stopped`], with how far it came.
+    #[inline]
+    pub fn look(
+        &self,
+        at: GAddr,
+        part: Range<u64>,
+        touch: &mut impl FnMut(&Stretch<'_>),
+    ) -> Result<(), Stopped> {
+        self.touch::<false>(at, part, touch)
+    }
+
+    #[inline]
+    fn touch<const WRITES: bool>(
+        &self,
+        at: GAddr,
+        part: Range<u64>,
+        touch: &mut impl FnMut(&Stretch<'_>),
+    ) -> Result<(), Stopped> {
+        if part.start == 0 && self.touch_page::<WRITES>(at, part.end, touch).is_some() {
+            return Ok(());
+        }
+        self.touch_pages::<WRITES>(at, part, touch)
+    }
+
+    /// The usual access: within one page, which is where this thread found it last. `None` if it is not, and
+    /// then nothing was touched. Short, so that several can be under way in the processor at once: what an access
+    /// takes is the time of a cache miss, unless the next begins meanwhile.
+    #[inline]
+    fn touch_page<const WRITES: bool>(
+        &self,
+        at: GAddr,
+        len: u64,
+        touch: &mut impl FnMut(&Stretch<'_>),
+    ) -> Option<()> {
+        let region = &*self.inner.region;
+        let g = region.geometry();
+        let (page, into) = (at.page(g.page_size)?, at.offset(g.page_size));
+        if len == 0 || len > g.page_size.bytes() - into {
+            return None;
+        }
+        let slot = self.inner.leases.last_slot()?;
+        let first = FrameNo(FOUND.with(|found| found[hint_of(page)].get()).checked_sub(1)?);
+        let frame_at = g.frame_at(first)?;
+        let (slots, frames) = (Slots::new(region), Frames::new(region));
+        let (hazard, hits, descriptor) = (slots.hazard(slot)?, slots.count(slot)?, frames.word(first)?);
+        // Loaded before the slot is published, so as not to wait for that.
+        let number = hits.load(Ordering::Relaxed).wrapping_add(1);
+        let published = Published::<WRITES>::new(hazard, first, 1);
+        if !protocol::check(&descriptor, word_of(page, State::Stable, first)) {
+            return None;
+        }
+        frames.touch(first);
+        hits.store(number, Ordering::Relaxed);
+        if is_sample(number) {
+            add_samples(region, first, 1);
+        }
+        #[cfg(rchfs_breakable)]
+        crate::breakage::dawdle();
+        touch(&Stretch { region, offset: frame_at + into, done: 0, len: len as usize, first, count: 1 });
+        drop(published);
+        Some(())
+    }
+
+    /// Any access, page by page or several at once.
+    #[inline(never)]
+    fn touch_pages<const WRITES: bool>(
         &self,
         at: GAddr,
         part: Range<u64>,
@@ -203,7 +302,7 @@ impl InPlace {
                 let pages = size.pages_for(in_page + (len - done));
                 // Loaded before the slot is published, so as not to wait for that.
                 let number = hits.load(Ordering::Relaxed).wrapping_add(1);
-                let n = stretch(region, hazard, page, pages, |frame, count, frame_at| {
+                let n = stretch::<WRITES, _>(region, hazard, page, pages, &mut |frame, count, frame_at| {
                     hits.store(number, Ordering::Relaxed);
                     if is_sample(number) {
                         add_samples(region, frame, count);
@@ -270,30 +369,40 @@ fn is_moving(region: &Region, page: PageId) -> Result<bool, Unsettled> {
 /// Publishes as many of the `pages` pages from `page` on as lie in consecutive frames, and calls `touch`
 /// with the first frame, how many they are, and the first frame's offset.
 #[inline]
-fn stretch<T>(
+fn stretch<const WRITES: bool, T>(
     region: &Region,
     slot: Word<'_>,
     page: PageId,
     pages: u64,
-    touch: impl FnOnce(FrameNo, u32, u64) -> T,
+    touch: &mut impl FnMut(FrameNo, u32, u64) -> T,
 ) -> Result<T, Why> {
-    let g = region.geometry();
-    let most = pages.min((STRETCH_BYTES >> g.page_size.shift()).max(1));
+    let hint = hint_of(page);
+    let most = pages.min((STRETCH_BYTES >> region.geometry().page_size.shift()).max(1));
+    if let Some(first) = FOUND.with(|found| found[hint].get()).checked_sub(1)
+        && let Some(result) = try_frames::<WRITES, _>(region, slot, page, FrameNo(first), most, touch)
+    {
+        return Ok(result);
+    }
+    let (result, first) = search::<WRITES, _>(region, slot, page, most, touch)?;
+    FOUND.with(|found| found[hint].set(first.0.wrapping_add(1)));
+    Ok(result)
+}
+
+/// As [`stretch`], for a page that is not where it was found last. Also returns where it was.
+#[cold]
+fn search<const WRITES: bool, T>(
+    region: &Region,
+    slot: Word<'_>,
+    page: PageId,
+    most: u64,
+    touch: &mut impl FnMut(FrameNo, u32, u64) -> T,
+) -> Result<(T, FrameNo), Why> {
     loop {
         let found = Index::new(region).lookup(page).map_err(|Unsettled| Why::Moving)?;
-        let first = found.ok_or(Why::Absent)?;
-        let offset = g.frame_at(first).ok_or(Why::Absent)?;
-        let count = most.min((g.frames - first.0) as u64) as u32;
-        let published = Published::new(slot, first, count);
-        let sound = sound_frames(region, page, first, count);
-        if sound > 0 {
-            #[cfg(rchfs_breakable)]
-            crate::breakage::dawdle();
-            let result = touch(first, sound, offset);
-            drop(published);
-            return Ok(result);
+        let first = found.filter(|first| region.geometry().frame_at(*first).is_some()).ok_or(Why::Absent)?;
+        if let Some(result) = try_frames::<WRITES, _>(region, slot, page, first, most, touch) {
+            return Ok((result, first));
         }
-        drop(published);
         match Frames::new(region).content(first) {
             Content::Page(found, State::Freeing | State::Leaving) if found == page => {
                 return Err(Why::Moving);
@@ -303,6 +412,31 @@ fn stretch<T>(
             _ => {}
         }
     }
+}
+
+/// Publishes up to `most` frames from `first` on, and calls `touch` if the first holds `page` and may be touched.
+#[inline]
+fn try_frames<const WRITES: bool, T>(
+    region: &Region,
+    slot: Word<'_>,
+    page: PageId,
+    first: FrameNo,
+    most: u64,
+    touch: &mut impl FnMut(FrameNo, u32, u64) -> T,
+) -> Option<T> {
+    let g = region.geometry();
+    let offset = g.frame_at(first)?;
+    let count = most.min((g.frames - first.0) as u64) as u32;
+    let published = Published::<WRITES>::new(slot, first, count);
+    let sound = sound_frames(region, page, first, count);
+    if sound == 0 {
+        return None;
+    }
+    #[cfg(rchfs_breakable)]
+    crate::breakage::dawdle();
+    let result = touch(first, sound, offset);
+    drop(published);
+    Some(result)
 }
 
 /// How many of the `count` frames from `first` on hold the pages from `page` on, and may be touched.

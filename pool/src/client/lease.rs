@@ -63,6 +63,13 @@ impl Leases {
         self.with_other_slot(access)
     }
 
+    /// This thread's slot, if it used this pool last.
+    #[inline]
+    pub fn last_slot(&self) -> Option<u32> {
+        let (pool, slot) = LAST.get();
+        (pool == self.pool).then_some(slot)
+    }
+
     /// As [`with_slot`](Self::with_slot), where this thread used another pool last, or none.
     #[cold]
     fn with_other_slot<T>(self: &Arc<Self>, access: impl FnOnce(u32) -> T) -> Result<T, PoolError> {

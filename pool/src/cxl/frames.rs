@@ -138,13 +138,13 @@ impl<'r> Frames<'r> {
     }
 
     /// The word of truth about `frame`; `None` if there is no such frame.
-    #[inline]
+    #[inline(always)]
     pub fn word(self, frame: FrameNo) -> Option<Word<'r>> {
         Some(self.0.word(self.0.geometry().descriptor_at(frame)? + DESCRIPTOR_WORD))
     }
 
     /// The hints about `frame`; `None` if there is no such frame.
-    #[inline]
+    #[inline(always)]
     pub fn hints(self, frame: FrameNo) -> Option<Word<'r>> {
         Some(self.0.word(self.0.geometry().descriptor_at(frame)? + DESCRIPTOR_HINTS))
     }
@@ -155,7 +155,7 @@ impl<'r> Frames<'r> {
     }
 
     /// Notes that `frame` is in use, by a store only if that is not noted yet.
-    #[inline]
+    #[inline(always)]
     pub fn touch(self, frame: FrameNo) {
         if let Some(hints) = self.hints(frame)
             && hints.load(Ordering::Relaxed) & REFERENCED == 0

@@ -77,6 +77,13 @@ pub fn retract<W: SharedWord>(slot: &W) {
     slot.store(0, Ordering::Release);
 }
 
+/// The end of an access that has written: when this returns all threads see what was written, so that the
+/// write has happened before whatever its caller, or who hears from it, does next.
+#[inline]
+pub fn retract_written<W: SharedWord>(slot: &W) {
+    slot.store_first(0);
+}
+
 /// The daemon's first step: the descriptor goes from `stable` to `marked`. False if it was not `stable`.
 /// Any number of frames can be marked before one [`settle`].
 #[inline]

@@ -90,7 +90,7 @@ impl Region {
     /// # Panics
     /// If they are not all in the region, or not aligned to `align`. Offsets come from a checked
     /// [`Geometry`] with checked frame numbers, so that is a mistake of this crate.
-    #[inline]
+    #[inline(always)]
     fn ptr(&self, offset: u64, len: u64, align: u64) -> *mut u8 {
         let end = offset.checked_add(len);
         assert!(end.is_some_and(|end| end <= self.map.len() as u64), "offset {offset} + {len} is outside");
@@ -104,7 +104,7 @@ impl Region {
     ///
     /// # Panics
     /// If `offset` is not a multiple of 8 within the region.
-    #[inline]
+    #[inline(always)]
     pub fn word(&self, offset: u64) -> Word<'_> {
         let ptr = self.ptr(offset, 8, 8).cast::<u64>();
         // SAFETY: a pointer into a mapping is not null.
@@ -141,7 +141,7 @@ impl Region {
     ///
     /// # Panics
     /// If not all bytes are in the region.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, offset: u64, to: &mut [u8]) {
         let from = self.ptr(offset, to.len() as u64, 1);
         // SAFETY: `from` is valid for `to.len()` bytes (checked), `to` is exclusively ours, and a Rust
@@ -170,7 +170,7 @@ impl Region {
     ///
     /// # Panics
     /// If not all bytes are in the region.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, offset: u64, from: &[u8]) {
         let to = self.ptr(offset, from.len() as u64, 1);
         // SAFETY: as in `read`, with the roles exchanged.

@@ -97,14 +97,14 @@ impl<'r> Slots<'r> {
     }
 
     /// The word by which the owner of `slot` says what it touches; `None` if there is no such slot.
-    #[inline]
+    #[inline(always)]
     pub fn hazard(self, slot: u32) -> Option<Word<'r>> {
         Some(self.0.word(self.0.geometry().slot_at(slot)? + SLOT_HAZARD))
     }
 
     /// How many accesses were made by way of `slot`; `None` if there is no such slot. Its owner alone
     /// writes that, by plain stores.
-    #[inline]
+    #[inline(always)]
     pub fn count(self, slot: u32) -> Option<Word<'r>> {
         Some(self.0.word(self.0.geometry().slot_at(slot)? + SLOT_HITS))
     }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{Ordering, fence};
 
 /// What is in the file, one after the other, in postcard's encoding.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,11 +58,6 @@ impl Recorder {
         self.flush();
         let begin = now();
         let (outcome, result) = operation();
-        // A write has ended when others can see it. The pool ends one without a fence, so that the bytes may
-        // still be on their way out of this processor for some tens of nanoseconds; the clock shows that, and
-        // without this line a history of a sound pool has stale words now and then. Nothing that the thread
-        // does next with the pool overtakes them: an access begins with a full fence.
-        fence(Ordering::SeqCst);
         let end = now();
         self.put(&Record::End { begin, end, outcome });
         result

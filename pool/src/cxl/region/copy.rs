@@ -85,8 +85,20 @@ unsafe fn fill(shared: *mut u8, len: usize) {
 
 /// # Safety
 /// As [`out_of`] if OUT, else as [`into`].
-#[inline]
-unsafe fn transfer<const OUT: bool>(mut shared: *mut u8, mut private: *mut u8, mut len: usize) {
+#[inline(always)]
+unsafe fn transfer<const OUT: bool>(shared: *mut u8, private: *mut u8, len: usize) {
+    if shared.addr().is_multiple_of(16) && len.is_multiple_of(64) {
+        // SAFETY: the caller's promise, and aligned as `bulk` wants it.
+        unsafe { bulk::<OUT>(shared, private, len) }
+    } else {
+        // SAFETY: handed through.
+        unsafe { transfer_any::<OUT>(shared, private, len) }
+    }
+}
+
+/// # Safety
+/// As [`transfer`].
+unsafe fn transfer_any<const OUT: bool>(mut shared: *mut u8, mut private: *mut u8, mut len: usize) {
     macro_rules! step {
         ($t:ty) => {{
             const N: usize = size_of::<$t>();
