@@ -63,6 +63,8 @@ say "formatting"
 cargo fmt --all --check
 say "lints"
 cargo clippy --quiet --workspace --all-targets --profile "$profile" -- -D warnings
+# A program that only links the library gets it without the command-line tool.
+cargo clippy --quiet -p pool --no-default-features --profile "$profile" -- -D warnings
 say "build ($profile)"
 cargo build --quiet --workspace --profile "$profile"
 

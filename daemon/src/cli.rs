@@ -39,8 +39,9 @@ pub struct Options {
     /// pages never move here.
     #[arg(long, value_name = "HEAT", default_value = "3", value_parser = parse_watermark)]
     pub swap_watermark: Mark,
-    /// The time in which the heat of a page halves.
-    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = parse_duration)]
+    /// The time in which the heat of a page halves. Long enough for some accesses to a page of another rack, of
+    /// which each takes some tens of microseconds over TCP.
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
     pub heat_half_life: Duration,
     /// Bytes that are kept free for pages that move here. Default: a sixteenth of the memory, at most 64M.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

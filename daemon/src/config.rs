@@ -126,7 +126,10 @@ impl SwapConfig {
 
 impl Default for SwapConfig {
     fn default() -> Self {
-        let (half_life, cooling) = (Duration::from_millis(1), Duration::from_millis(10));
+        // Within 1 ms a client makes some 25 accesses to another rack over TCP, to all pages together: next to no page
+        // would ever be hot. Measured, zipf 0.99 over 256 MiB in pages of 64 KiB, half of it remote: 8 of 2048
+        // pages moved with a half-life of 1 ms, and all with one of 100 ms.
+        let (half_life, cooling) = (Duration::from_millis(100), Duration::from_millis(10));
         Self { watermark: Some(3.0), half_life, cooling, reserve: None }
     }
 }

@@ -135,10 +135,11 @@ impl FrameTable {
         self.state.lock().reserve = reserve;
     }
 
-    /// How many pages there can be, and how many more can be given out.
+    /// How many pages can be given out in all, and how many more now.
     pub fn stat(&self) -> PageStat {
         let state = self.state.lock();
-        let total = self.region.geometry().frames as u64 - state.quarantined;
+        let frames = self.region.geometry().frames as u64 - state.quarantined;
+        let total = frames.saturating_sub(state.reserve);
         PageStat { total, free: (state.free.len() + state.trimming).saturating_sub(state.reserve) }
     }
 

@@ -9,7 +9,7 @@ use crate::give::mismatch;
 use crate::objects::FreeFault;
 use crate::server::Node;
 use pool::addr::{GAddr, PageId, PageRun, RackId};
-use pool::proto::page::{PageError, PageKind, Reconciled};
+use pool::proto::page::{FREE_MAX, PageError, PageKind, Reconciled};
 use pool::proto::peer::{PeerReply, PeerRequest};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -34,6 +34,10 @@ pub(crate) struct FreedHere {
 impl Node {
     /// Takes back pages, wherever they are; how many there were. Waits.
     pub fn free(&self, runs: &[PageRun]) -> Result<u64, PageError> {
+        let pages: u64 = runs.iter().map(|run| u64::from(run.count)).sum();
+        if pages > FREE_MAX {
+            return Err(PageError::Invalid(format!("{pages} pages to free at once; at most {FREE_MAX}")));
+        }
         let FreedHere { mut freed, away } = self.free_here(runs)?;
         for pages in away.chunks(BATCH) {
             freed += self.at_their_homes(pages, |rack, pages| self.free_at(rack, pages))?;

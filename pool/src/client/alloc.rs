@@ -7,7 +7,7 @@ use crate::addr::{GAddr, PageId, PageRun};
 use crate::cxl::frames::{Frames, GIVEN_ZERO};
 use crate::cxl::protocol::SharedWord;
 use crate::error::PoolError;
-use crate::proto::page::{PageKind, PageReply, PageRequest, PageStat, Place};
+use crate::proto::page::{FREE_MAX, PageKind, PageReply, PageRequest, PageStat, Place};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -113,14 +113,15 @@ impl Pool {
 
     /// Frees the pages of all runs; those that do not exist are skipped. Returns how many were freed.
     ///
-    /// More than 1575 runs take several messages. After an error the pages of some of them may have been
+    /// More than 1575 runs, or a million pages, take several messages. After an error the pages of some of them may have been
     /// freed; to free all again is no mistake, since ids are never used twice.
     ///
     /// # Errors
     /// [`PoolError::Busy`] if a client does not let go of one of them; then all of its message stay.
     pub fn free_runs(&self, runs: &[PageRun]) -> Result<u64, PoolError> {
         let mut freed = 0;
-        for runs in runs.chunks(RUNS_MAX) {
+        let pieces: Vec<PageRun> = runs.iter().flat_map(|run| pieces(*run)).collect();
+        for runs in batches(&pieces) {
             match self.call(PageRequest::Free { runs: runs.to_vec() })? {
                 PageReply::Freed(count) => freed += count,
                 _ => return Err(self.mismatch()),
@@ -194,6 +195,29 @@ impl Pool {
             .ok_or(PoolError::BadAddress { at: run.first.raw(), len: run.count as u64 })?;
         self.access(at, run.count as u64 * size.bytes(), &mut Clear)
     }
+}
+
+/// `run` in parts of at most [`FREE_MAX`](crate::proto::page::FREE_MAX) pages.
+fn pieces(run: PageRun) -> impl Iterator<Item = PageRun> {
+    (0..run.count).step_by(FREE_MAX as usize).filter_map(move |from| {
+        let first = run.first.checked_add(u64::from(from))?;
+        PageRun::new(first, (run.count - from).min(FREE_MAX as u32))
+    })
+}
+
+/// `runs` in parts that go in a message: neither too many runs nor too many pages.
+fn batches(runs: &[PageRun]) -> impl Iterator<Item = &[PageRun]> {
+    let mut pages = 0;
+    let mut number = 0;
+    runs.chunk_by(move |before, next| {
+        number += 1;
+        pages += u64::from(before.count);
+        let fits = number < RUNS_MAX && pages + u64::from(next.count) <= FREE_MAX;
+        if !fits {
+            (number, pages) = (0, 0);
+        }
+        fits
+    })
 }
 
 /// Zeroes pages that nobody has written to yet.

@@ -157,7 +157,7 @@ pub struct Rack {
 /// How a rack does. Counts are since the start of its daemon, unless they say otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RackStats {
-    /// Pages that it can hold.
+    /// Pages that it can give out in all: without the swap reserve.
     pub total: u64,
     /// Pages that it can give out now: without the swap reserve.
     pub free: u64,

@@ -106,6 +106,9 @@ pub enum PageRequest {
     },
 }
 
+/// The most pages that one [`PageRequest::Free`] names.
+pub const FREE_MAX: u64 = 1 << 20;
+
 /// An answer of a daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PageReply {
