@@ -16,6 +16,7 @@
 //!   racks.rs       who serves which rack, and how it does
 //!   directory.rs   which rack a page is in, and which swaps may still move it
 //!   barrier.rs     callers that wait for each other
+//!   mounts.rs      who has the file system mounted
 //! sweep.rs         when pages of a rack are compared with those of the files; compare.rs does it
 //! workers.rs       threads for what takes long
 //! ```
@@ -49,6 +50,7 @@ mod compare;
 mod config;
 mod directory;
 mod error;
+mod mounts;
 mod namespace;
 mod racks;
 mod reclaim;

@@ -65,7 +65,7 @@ impl Backend {
         match self {
             Self::Embedded(pool) => pool.shutdown(),
             // What was answered is with the master and the daemons already.
-            Self::Cluster(_) => {}
+            Self::Cluster(pool) => pool.shutdown(),
         }
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! Must not know FUSE, or what the command line looks like.
 
+mod lease;
+
 use crate::cli::low::Cache;
 use crate::cli::settings::ClusterSettings;
 use crate::cli::units::Bytes;
 use crate::embed::reserve_pages;
 use crate::fs::{Fs, FsConfig};
+use lease::MountLease;
 use pool::{Pool, PoolError};
 use std::fmt;
 use thiserror::Error;
@@ -18,13 +21,23 @@ pub struct JoinError {
     /// The master's address.
     master: String,
     /// What is wrong.
-    source: PoolError,
+    source: JoinFault,
+}
+
+/// What is wrong.
+#[derive(Debug, Error)]
+enum JoinFault {
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error("{0}")]
+    Mount(String),
 }
 
 /// A client of a cluster.
 pub struct Joined {
     master: String,
     pool: Pool,
+    lease: MountLease,
 }
 
 impl Joined {
@@ -34,10 +47,20 @@ impl Joined {
     /// With what to do about it.
     pub fn start(settings: &ClusterSettings) -> Result<Self, JoinError> {
         let master = settings.master.clone();
-        match Pool::connect(&settings.master, settings.rack) {
-            Ok(pool) => Ok(Self { master, pool }),
+        let join = || {
+            let pool = Pool::connect(&settings.master, settings.rack)?;
+            let lease = MountLease::take(pool.transport()).map_err(JoinFault::Mount)?;
+            Ok((pool, lease))
+        };
+        match join() {
+            Ok((pool, lease)) => Ok(Self { master, pool, lease }),
             Err(source) => Err(JoinError { master, source }),
         }
+    }
+
+    /// The mount is over: another may have the file system.
+    pub fn shutdown(&self) {
+        self.lease.end();
     }
 
     /// The file system on the pool.
@@ -45,7 +68,10 @@ impl Joined {
     /// # Errors
     /// If the daemon does not answer.
     pub fn file_system(&self, cache: Cache, noatime: bool) -> Result<Fs, JoinError> {
-        let stat = self.pool.stat().map_err(|source| JoinError { master: self.master.clone(), source })?;
+        let stat = self
+            .pool
+            .stat()
+            .map_err(|source| JoinError { master: self.master.clone(), source: source.into() })?;
         let total = stat.total * self.pool.page_size().bytes();
         let reserve_pages = match cache {
             Cache::None => 0,

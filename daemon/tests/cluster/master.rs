@@ -85,7 +85,11 @@ impl TestMaster {
                 Ok(ClusterReply::Done)
             }
             ClusterRequest::Racks => Ok(ClusterReply::Racks(state.racks.values().cloned().collect())),
-            ClusterRequest::Barrier { .. } => Err(ClusterError::Refused("no barriers here".into())),
+            ClusterRequest::Mount { .. }
+            | ClusterRequest::Unmount { .. }
+            | ClusterRequest::Barrier { .. } => {
+                Err(ClusterError::Refused("no barriers or mounts here".into()))
+            }
         }
     }
 

@@ -177,7 +177,6 @@ fn a_mount_that_cannot_be_is_refused_in_one_line() {
 /// README: one mount at a time of a cluster's file system, in this version. A second is not told so: it is
 /// mounted, and what it has cached does not change when the other changes it.
 #[test]
-#[ignore = "a second mount of a cluster's file system is accepted without a word"]
 fn a_second_mount_at_the_same_time_is_refused() {
     on_two_racks(|cluster| {
         let first = mount(cluster, "rack=0", "a");
