@@ -70,7 +70,7 @@ bound() {
 }
 
 programs() {
-    if [ -z "${RCHFS_BIN_DIR:-}" ]; then build_release -p pool -p daemon -p master --bins; fi
+    if [ -z "${RCHFS_BIN_DIR:-}" ]; then build_release -p pool -p daemon -p master -p rchfs --bins; fi
     local program
     for program in rcmp-master rcmp-daemon rcmp; do
         [ -x "$BIN/$program" ] || die "$BIN/$program is not there; leave RCHFS_BIN_DIR unset to build it"
