@@ -53,7 +53,8 @@ fn a_signal_while_files_are_open_still_ends_it() {
     signal(mount.pid(), Signal::TERM);
     wait_for(|| !is_mounted(place.dir()), "the mount point is free");
     drop(file);
-    assert!(mount.wait().success());
+    let status = mount.wait();
+    assert!(status.success(), "{status}");
 }
 
 #[test]
