@@ -23,7 +23,6 @@ use crate::rings::Rings;
 use crate::server::Node;
 use crate::take::BATCH;
 use crate::trim::Trimmer;
-use crate::workers::Workers;
 use parking_lot::{Mutex, RwLock};
 use pool::addr::RackId;
 use pool::cxl::layout::SUPERBLOCK_LEN;
@@ -36,6 +35,7 @@ use pool::proto::page::PageKind;
 use pool::proto::{NodeId, Reply, Request};
 use pool::swap::Watermark;
 use pool::transport::{Answer, Handler, Transport};
+use pool::workers::Workers;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -193,16 +193,21 @@ fn node(
         policy: Arc::new(Watermark { watermark, cooling: swap.cooling }),
         half_life: HalfLife::new(swap.half_life),
         deadline: config.deadline,
-        workers: Workers::default(),
+        workers: workers(),
         counters: Counters::default(),
         started: Instant::now(),
     });
     let remote = Remote::new(Arc::clone(&ctx));
     remote.set_page_hooks(hooks(&objects));
-    let (racks, peers, gone) = (Racks::new(config.rack), Workers::default(), Mutex::default());
+    let (racks, peers, gone) = (Racks::new(config.rack), workers(), Mutex::default());
     let hits_before = Slots::new(ctx.frames.region()).hits();
     let rings = OnceLock::new();
     Arc::new(Node { ctx, remote, objects, racks, member, ids, peers, rings, gone, hits_before })
+}
+
+/// Threads for requests that wait. Many, since most of them do nothing but wait for another rack.
+fn workers() -> Workers {
+    Workers::new("pool-worker", 64)
 }
 
 /// Pages of objects take what is free in them along when they move.

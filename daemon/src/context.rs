@@ -2,7 +2,6 @@
 
 use crate::counters::Counters;
 use crate::frames::FrameTable;
-use crate::workers::Workers;
 use parking_lot::RwLock;
 use pool::addr::RackId;
 use pool::heat::HalfLife;
@@ -10,6 +9,7 @@ use pool::in_place::InPlace;
 use pool::proto::cluster::Cluster;
 use pool::swap::SwapPolicy;
 use pool::transport::Transport;
+use pool::workers::Workers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

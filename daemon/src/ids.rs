@@ -5,11 +5,11 @@
 
 use crate::frames::FrameTable;
 use crate::member::Member;
-use crate::workers::Workers;
 use parking_lot::{Condvar, Mutex, RwLock};
 use pool::addr::PageId;
 use pool::proto::cluster::BLOCK;
 use pool::proto::page::PageError;
+use pool::workers::Workers;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

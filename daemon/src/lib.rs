@@ -22,7 +22,6 @@ mod rings;
 mod server;
 mod take;
 mod trim;
-mod workers;
 
 pub use cluster::ClusterDaemon;
 pub use config::{CLIENTS_MAX, ClusterConfig, DaemonConfig, DaemonError, SwapConfig};

@@ -17,13 +17,13 @@ use crate::objects::Objects;
 use crate::racks::Racks;
 use crate::remote::Remote;
 use crate::rings::Rings;
-use crate::workers::Workers;
 use parking_lot::Mutex;
 use pool::addr::PageId;
 use pool::proto::page::{PageError, PageReply, PageRequest, PageStat};
 use pool::proto::peer::{PeerReply, PeerRequest};
 use pool::proto::{Reply, Request};
 use pool::transport::Answer;
+use pool::workers::Workers;
 use std::sync::{Arc, OnceLock};
 
 /// The daemon of a rack in a cluster, as far as requests are concerned.

@@ -18,7 +18,6 @@
 //!   barrier.rs     callers that wait for each other
 //!   mounts.rs      who has the file system mounted
 //! sweep.rs         when pages of a rack are compared with those of the files; compare.rs does it
-//! workers.rs       threads for what takes long
 //! ```
 //!
 //! **An operation is planned, committed, applied.** Planning reads the namespace and yields a list of
@@ -58,7 +57,6 @@ mod recovery;
 mod serve;
 pub mod store;
 mod sweep;
-mod workers;
 
 pub use cluster::AddressBook;
 pub use config::{MasterConfig, Pages};

@@ -12,13 +12,13 @@ use crate::reclaim::{Homes, Reclaimer};
 use crate::recovery::{self, Holders, MissingPages, Recovered, Recovery};
 use crate::store::sled::{Identity, SledStore, Tuning};
 use crate::store::{Store, StoreError, Volatile};
-use crate::workers::Workers;
 use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 use pool::addr::RackId;
 use pool::proto::cluster::{Cluster, ClusterError, ClusterReply, ClusterRequest};
 use pool::proto::meta::{MetaError, MetaReply, MetaRequest};
 use pool::proto::{Reply, Request};
 use pool::transport::{Answer, Handler, Transport};
+use pool::workers::Workers;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -103,7 +103,7 @@ impl Master {
                 (Reclaimer::new(transport, Homes::Cluster(cluster.clone())), Some(cluster))
             }
         };
-        let (comparer, workers) = (Comparer::default(), Workers::default());
+        let (comparer, workers) = (Comparer::default(), Workers::new("master-worker", 16));
         let ns = RwLock::new(ns);
         let core = Core { ns, store, clock, reclaimer, recovery, cluster, comparer, workers };
         Ok(Self { core: Arc::new(core) })

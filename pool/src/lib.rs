@@ -67,6 +67,7 @@
 //! | [`cxl`] | the rack's memory: its layout, the mapping, slots, descriptors, index, and the protocol of access |
 //! | [`proto`] | the messages to daemons and to the master: plain data |
 //! | [`transport`] | carrying messages, without interpreting them |
+//! | [`workers`] | threads of servers for what has to wait |
 //! | `tool` | the program `rcmp`; only with the feature `cli` |
 //! | [`connect`] | joining a cluster: which transport a client uses for what |
 //! | [`heat`], [`swap`] | how hot a page is, and when it moves: pure decisions, time is an argument |
@@ -144,6 +145,7 @@ pub mod swap;
 pub mod tool;
 pub mod transport;
 pub mod units;
+pub mod workers;
 
 pub use client::{Fill, Pool, in_place};
 pub use error::PoolError;

@@ -9,7 +9,6 @@ use crate::counters::Counters;
 use crate::frames::FrameTable;
 use crate::migrate::{Halt, Step, Steps};
 use crate::recover;
-use crate::workers::Workers;
 use parking_lot::{Mutex, RwLock};
 use pool::addr::{GAddr, PageId, PageRun, PageSize, RackId};
 use pool::cxl::frames::{Content, Frames, State};
@@ -21,6 +20,7 @@ use pool::proto::page::{PageError, PageReply, PageRequest};
 use pool::proto::{NodeId, Reply, Request};
 use pool::swap::{SwapPolicy, Watermark};
 use pool::transport::{Done, Transport, TransportError};
+use pool::workers::Workers;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Weak};
@@ -48,6 +48,15 @@ pub enum Fate {
 
 type Rule = Box<dyn Fn(NodeId, NodeId, &Request) -> Fate + Send + Sync>;
 
+/// The threads that carry messages.
+struct Threads(Workers);
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self(Workers::new("test-net", 64))
+    }
+}
+
 #[derive(Default)]
 pub struct Net {
     nodes: RwLock<HashMap<NodeId, Weak<Remote>>>,
@@ -55,7 +64,7 @@ pub struct Net {
     master: Mutex<Master>,
     rule: RwLock<Option<Rule>>,
     kept: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
-    threads: Workers,
+    threads: Threads,
     seen: Mutex<Vec<(NodeId, NodeId, Request)>>,
 }
 
@@ -135,7 +144,7 @@ impl Net {
         let fate = self.rule.read().as_ref().map_or(Fate::Deliver, |rule| rule(from, to, &request));
         let net = Arc::clone(self);
         let late: Done<Reply> = Box::new(|_| {});
-        self.threads.run(move || match fate {
+        self.threads.0.run(move || match fate {
             Fate::Deliver => net.serve(to, request, done),
             Fate::Lose => done(Err(TransportError::TimedOut(to))),
             Fate::LoseReply => {
@@ -330,7 +339,7 @@ impl Racks {
             policy: Arc::clone(&self.plan.policy),
             half_life: HalfLife::new(self.plan.half_life),
             deadline: self.plan.deadline,
-            workers: Workers::default(),
+            workers: Workers::new("pool-worker", 64),
             counters: Counters::default(),
             started: Instant::now(),
         });
@@ -390,7 +399,7 @@ impl Drop for Racks {
     fn drop(&mut self) {
         (0..self.nodes.len()).for_each(|rack| self.kill(rack as u16));
         self.net.kept.lock().clear();
-        self.net.threads.close();
+        self.net.threads.0.close();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every unit is a power of 1024: `2M`, `2MB` and `2MiB` are the same.
 
-use std::fmt;
+pub use pool::units::Bytes;
 
 /// A size as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,41 +25,12 @@ impl Size {
 
 /// Reads a size; `None` if it is not one.
 pub fn parse_size(text: &str) -> Option<Size> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    if unit == "%" {
-        return Some(Size::Percent(number));
-    }
-    number.checked_mul(1 << unit_shift(unit)?).map(Size::Bytes)
-}
-
-/// The binary logarithm of a unit.
-fn unit_shift(unit: &str) -> Option<u32> {
-    let unit = unit.to_ascii_lowercase();
-    if unit.is_empty() || unit == "b" {
-        return Some(0);
-    }
-    let mut rest = unit.chars();
-    let shift = 10 * (1 + "kmgtp".find(rest.next()?)? as u32);
-    matches!(rest.as_str(), "" | "b" | "ib").then_some(shift)
-}
-
-/// Shows bytes in the largest unit that is exact, or with one decimal from 10 units up.
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = ["", "K", "M", "G", "T", "P"];
-        let step = |n: usize| 1u64 << (10 * n);
-        let mut n = units.len() - 1;
-        while n > 0 && self.0 < step(n) {
-            n -= 1;
+    match text.strip_suffix('%') {
+        Some(percent) if percent.bytes().all(|byte| byte.is_ascii_digit()) => {
+            percent.parse().ok().map(Size::Percent)
         }
-        if self.0.is_multiple_of(step(n)) {
-            return write!(f, "{}{}", self.0 >> (10 * n), units[n]);
-        }
-        write!(f, "{:.1}{}", self.0 as f64 / step(n) as f64, units[n])
+        Some(_) => None,
+        None => pool::units::parse_size(text).ok().map(Size::Bytes),
     }
 }
 

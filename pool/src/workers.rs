@@ -1,7 +1,7 @@
-//! Threads for what may take long: waiting for the store, for daemons, for much to be looked through.
+//! Threads for what has to wait or may take long: for servers, which answer the rest at once.
 //!
 //! Jobs begin in the order in which they came. There are as many threads as jobs that run at once, up to a
-//! limit; threads that have had nothing to do for a while end, so a master that is asked nothing has none.
+//! limit; threads that have had nothing to do for a while end, so a server that is asked nothing has none.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -9,8 +9,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most threads. Enough that some that wait for a daemon leave others for the rest.
-const MOST: usize = 16;
 /// How long a thread waits for a job before it ends.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -24,30 +22,37 @@ struct Queue {
     closed: bool,
 }
 
-#[derive(Default)]
 struct Shared {
+    name: &'static str,
+    most: usize,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
 /// A few threads. Clones are the same ones.
-#[derive(Clone, Default)]
-pub(crate) struct Workers(Arc<Shared>);
+#[derive(Clone)]
+pub struct Workers(Arc<Shared>);
 
 impl Workers {
+    /// At most `most` threads called `name`; none until there is something to do.
+    pub fn new(name: &'static str, most: usize) -> Self {
+        let (queue, changed) = Default::default();
+        Self(Arc::new(Shared { name, most, queue, changed }))
+    }
+
     /// Runs `job` on some thread, soon. After [`close`](Self::close) it is dropped.
-    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         let mut queue = self.0.queue.lock();
         if queue.closed {
             return;
         }
         queue.jobs.push_back(Box::new(job));
-        if queue.idle >= queue.jobs.len() || queue.threads == MOST {
+        if queue.idle >= queue.jobs.len() || queue.threads == self.0.most {
             self.0.changed.notify_one();
             return;
         }
         let shared = Arc::clone(&self.0);
-        match std::thread::Builder::new().name("master-worker".into()).spawn(move || shared.work()) {
+        match std::thread::Builder::new().name(self.0.name.into()).spawn(move || shared.work()) {
             Ok(_) => queue.threads += 1,
             Err(why) if queue.threads > 0 => log::warn!("cannot start a thread, so requests wait: {why}"),
             Err(why) => {
@@ -60,7 +65,7 @@ impl Workers {
     }
 
     /// Drops jobs that have not begun, and waits for those that have.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let mut queue = self.0.queue.lock();
         queue.closed = true;
         let dropped = std::mem::take(&mut queue.jobs);
@@ -109,11 +114,12 @@ mod tests {
     use super::*;
     use std::sync::mpsc::channel;
 
+    const MOST: usize = 16;
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_job_that_waits_for_another_does_not_hold_it_up() {
-        let workers = Workers::default();
+        let workers = Workers::new("test", MOST);
         let (to_first, from_second) = channel();
         let (done, finished) = channel();
         workers.run(move || done.send(from_second.recv_timeout(LONG)).unwrap());
@@ -124,7 +130,7 @@ mod tests {
 
     #[test]
     fn many_jobs_are_all_done_and_none_after_the_end() {
-        let workers = Workers::default();
+        let workers = Workers::new("test", MOST);
         let (sender, receiver) = channel();
         for i in 0..20 * MOST {
             let sender = sender.clone();
