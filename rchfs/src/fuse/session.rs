@@ -1,6 +1,7 @@
 //! Serving a mount, from the first handshake until it is gone.
 
 use super::FuseFs;
+use super::decide::Decider;
 use super::kernel::{self, Notify};
 use super::tune::Settings;
 use crate::fs::Fs;
@@ -48,7 +49,8 @@ pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> i
     if !config.uncached {
         fs.set_kernel(Box::new(notify.clone()));
     }
-    let session = Session::from_fd(FuseFs { fs, notify, uncached: config.uncached }, connection, acl, fuse)?;
+    let decider = Arc::new(Decider::new(fs, notify, config.uncached));
+    let session = Session::from_fd(FuseFs { decider }, connection, acl, fuse)?;
     kernel::serve(tasks, session.notifier(), dir.to_path_buf(), Settings::of(&config.device))?;
     Ok(Mounted { session })
 }
