@@ -10,8 +10,10 @@ mod decide;
 mod kernel;
 mod session;
 mod tune;
+mod uring;
 
-pub use session::{MountConfig, Mounted, serve};
+pub use session::{MountConfig, Mounted, ServeError, serve};
+pub use uring::UringError;
 
 use decide::{Answer, Decided, Decider, Known, NewName, Pass, Room, Who, Xattr};
 use fuser::{
@@ -27,6 +29,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 /// Inode numbers are never reused, so there is only one generation.
@@ -41,6 +44,8 @@ thread_local! {
 /// The file system as fuser sees it: requests that come through `/dev/fuse`.
 struct FuseFs {
     decider: Arc<Decider>,
+    /// Where to note that the kernel agrees to rings, if there are any.
+    rings: Option<Arc<AtomicBool>>,
 }
 
 /// Replies with an error and returns, or goes on with the value.
@@ -109,6 +114,11 @@ impl Filesystem for FuseFs {
             | InitFlags::FUSE_DONT_MASK;
         if !self.decider.is_uncached() {
             wanted |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
+        }
+        if let Some(agreed) = &self.rings {
+            wanted |= InitFlags::FUSE_OVER_IO_URING;
+            let offered = config.capabilities().contains(InitFlags::FUSE_OVER_IO_URING);
+            agreed.store(offered, Ordering::Relaxed);
         }
         // An older kernel goes without some.
         let missing = config.add_capabilities(wanted & config.capabilities()).err();

@@ -4,12 +4,16 @@ use super::FuseFs;
 use super::decide::Decider;
 use super::kernel::{self, Notify};
 use super::tune::Settings;
+use super::uring::{self, Plan, Prepared, Rings, UringError};
+use crate::cli::low::IoUring;
 use crate::fs::Fs;
 use fuser::{Config, KernelConfig, Session, SessionACL};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use thiserror::Error;
 
 /// The largest read or write that is asked of us at a time, in bytes. The kernel goes up to
 /// `fs.fuse.max_pages_limit` pages.
@@ -18,7 +22,7 @@ const MAX_REQUEST: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
 
 /// How to serve.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MountConfig {
     /// Other users than the one who mounts may use it.
     pub allow_other: bool,
@@ -28,19 +32,33 @@ pub struct MountConfig {
     pub device: String,
     /// Nothing is kept in the kernel's caches.
     pub uncached: bool,
+    /// Whether requests come through rings.
+    pub io_uring: IoUring,
+}
+
+/// Why a mount cannot be served.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// What `/dev/fuse` says.
+    #[error("the kernel's FUSE does not accept the file system: {0}")]
+    Session(#[from] io::Error),
+    /// There are no rings, though there must be.
+    #[error("io_uring=on: {0}")]
+    Rings(#[from] UringError),
 }
 
 /// A file system that is mounted but does not answer yet.
 pub struct Mounted {
     session: Session<FuseFs>,
+    rings: Option<Rings>,
 }
 
-/// Agrees with the kernel on how `fs` is served through `connection`, which is mounted on `dir`. It
+/// Agrees with the kernel on how `fs` is served through `connection`, which is mounted on `dir`. All of it
 /// answers once [`Mounted::run`] is called. Who mounted it also unmounts it; that ends the serving.
 ///
 /// # Errors
-/// What `/dev/fuse` says.
-pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> io::Result<Mounted> {
+/// [`ServeError`]
+pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> Result<Mounted, ServeError> {
     let acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut fuse = Config::default();
     fuse.n_threads = Some(config.threads.max(1));
@@ -50,9 +68,48 @@ pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> i
         fs.set_kernel(Box::new(notify.clone()));
     }
     let decider = Arc::new(Decider::new(fs, notify, config.uncached));
-    let session = Session::from_fd(FuseFs { decider }, connection, acl, fuse)?;
+    let prepared = prepare(&decider, &connection, config)?;
+    let agreed = Arc::new(AtomicBool::new(false));
+    let offer = prepared.is_some().then(|| agreed.clone());
+    let session = Session::from_fd(FuseFs { decider, rings: offer }, connection, acl, fuse)?;
     kernel::serve(tasks, session.notifier(), dir.to_path_buf(), Settings::of(&config.device))?;
-    Ok(Mounted { session })
+    let rings = start(prepared, agreed.load(Ordering::Relaxed), config.io_uring)?;
+    Ok(Mounted { session, rings })
+}
+
+/// Rings, if there can and may be any.
+fn prepare(
+    decider: &Arc<Decider>,
+    connection: &OwnedFd,
+    config: &MountConfig,
+) -> Result<Option<Prepared>, ServeError> {
+    if config.io_uring == IoUring::Off {
+        return Ok(None);
+    }
+    let owner = (!config.allow_other).then(|| nix::unistd::geteuid().as_raw());
+    let plan = Plan { owner, lanes: config.threads, payload: MAX_REQUEST as usize };
+    let prepared = uring::prepare(decider.clone(), connection.try_clone()?, &plan);
+    without_if_auto(prepared.map(Some), config.io_uring)
+}
+
+/// Begins with the rings, if the kernel agreed to them.
+fn start(prepared: Option<Prepared>, agreed: bool, how: IoUring) -> Result<Option<Rings>, ServeError> {
+    let Some(prepared) = prepared else { return Ok(None) };
+    let started = if agreed { prepared.start().map(Some) } else { Err(UringError::Off) };
+    without_if_auto(started, how)
+}
+
+/// With `io_uring=auto` a mount goes without rings where there are none.
+fn without_if_auto<T>(result: Result<Option<T>, UringError>, how: IoUring) -> Result<Option<T>, ServeError> {
+    match result {
+        Err(e) if how == IoUring::On => Err(e.into()),
+        Err(UringError::Off) => Ok(None),
+        Err(e) => {
+            log::warn!("requests come through /dev/fuse: {e}");
+            Ok(None)
+        }
+        Ok(found) => Ok(found),
+    }
 }
 
 impl Mounted {
@@ -61,7 +118,16 @@ impl Mounted {
     /// # Errors
     /// When /dev/fuse fails; the mount is gone then.
     pub fn run(self) -> io::Result<()> {
-        self.session.run()
+        self.session.run()?;
+        if let Some(rings) = &self.rings {
+            rings.join();
+        }
+        Ok(())
+    }
+
+    /// Whether requests come through rings.
+    pub fn has_rings(&self) -> bool {
+        self.rings.is_some()
     }
 }
 
