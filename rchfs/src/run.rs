@@ -213,17 +213,20 @@ impl Serving {
                 return Err(e);
             }
         };
-        if settings.verbose && mounted.has_rings() {
-            complain(&"requests come through io_uring");
-        }
         let last = pool.clone();
         let go_on = signals.serving(&settings.dir, &device, Arc::new(move || last.shutdown()));
-        let serving = Self { signals, pool, mounted, dir: settings.dir.clone(), device };
-        if go_on {
-            return Ok(serving);
+        let mut serving = Self { signals, pool, mounted, dir: settings.dir.clone(), device };
+        // Not before signals are taken: whoever gets an answer may send one.
+        let begun =
+            if go_on { serving.mounted.begin().map_err(Into::into) } else { Err(RunError::Interrupted) };
+        if let Err(e) = begun {
+            serving.cancel();
+            return Err(e);
         }
-        serving.cancel();
-        Err(RunError::Interrupted)
+        if settings.verbose && serving.mounted.has_rings() {
+            complain(&"requests come through io_uring");
+        }
+        Ok(serving)
     }
 
     /// Answers requests until the mount is gone, then brings the pool to rest.

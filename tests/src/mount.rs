@@ -50,7 +50,7 @@ impl Mount {
     pub fn start_from(source: &str, dir: &Path, options: &str, log: &Path) -> Result<Self, MountFailed> {
         let said = File::create(log).expect("the log can be made");
         let mut command = Command::new(binary::mount_rchfs());
-        command.arg(source).arg(dir).args(["-o", options, "--foreground"]);
+        command.arg(source).arg(dir).args(["-o", &with_test_options(options), "--foreground"]);
         command.stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor is free")).stderr(said);
         die_with_parent(&mut command);
         let child = command.spawn().expect("mount.rchfs starts");
@@ -160,6 +160,15 @@ impl Drop for Mount {
             }
             sleep(STEP);
         }
+    }
+}
+
+/// These `-o` options, after those in `RCHFS_TEST_OPTIONS`: a whole suite can be run with `io_uring=on` or
+/// `cache=none`. What a test asks for itself comes last, and counts.
+pub fn with_test_options(options: &str) -> String {
+    match std::env::var("RCHFS_TEST_OPTIONS") {
+        Ok(all) if !all.is_empty() => [&all, options].join(","),
+        _ => options.to_owned(),
     }
 }
 

@@ -94,6 +94,9 @@ pub struct Tasks {
 pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf, settings: Settings) -> io::Result<()> {
     let correct = move || {
         tasks.times_thread.store(by_handle::thread_id(), Ordering::Relaxed);
+        if let Err(e) = by_handle::own_descriptors() {
+            log::debug!("the thread that corrects times shares its descriptors: {e}");
+        }
         tasks.times.iter().for_each(|(ino, time)| set_mtime(&dir, ino, time));
     };
     thread::Builder::new().name("times".into()).spawn(correct)?;

@@ -50,11 +50,14 @@ pub enum ServeError {
 /// A file system that is mounted but does not answer yet.
 pub struct Mounted {
     session: Session<FuseFs>,
+    prepared: Option<Prepared>,
+    agreed: bool,
+    io_uring: IoUring,
     rings: Option<Rings>,
 }
 
-/// Agrees with the kernel on how `fs` is served through `connection`, which is mounted on `dir`. All of it
-/// answers once [`Mounted::run`] is called. Who mounted it also unmounts it; that ends the serving.
+/// Agrees with the kernel on how `fs` is served through `connection`, which is mounted on `dir`. It
+/// answers once [`Mounted::begin`] and [`Mounted::run`] are called. Who mounted it also unmounts it; that ends the serving.
 ///
 /// # Errors
 /// [`ServeError`]
@@ -73,8 +76,8 @@ pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> R
     let offer = prepared.is_some().then(|| agreed.clone());
     let session = Session::from_fd(FuseFs { decider, rings: offer }, connection, acl, fuse)?;
     kernel::serve(tasks, session.notifier(), dir.to_path_buf(), Settings::of(&config.device))?;
-    let rings = start(prepared, agreed.load(Ordering::Relaxed), config.io_uring)?;
-    Ok(Mounted { session, rings })
+    let agreed = agreed.load(Ordering::Relaxed);
+    Ok(Mounted { session, prepared, agreed, io_uring: config.io_uring, rings: None })
 }
 
 /// Rings, if there can and may be any.
@@ -92,13 +95,6 @@ fn prepare(
     without_if_auto(prepared.map(Some), config.io_uring)
 }
 
-/// Begins with the rings, if the kernel agreed to them.
-fn start(prepared: Option<Prepared>, agreed: bool, how: IoUring) -> Result<Option<Rings>, ServeError> {
-    let Some(prepared) = prepared else { return Ok(None) };
-    let started = if agreed { prepared.start().map(Some) } else { Err(UringError::Off) };
-    without_if_auto(started, how)
-}
-
 /// With `io_uring=auto` a mount goes without rings where there are none.
 fn without_if_auto<T>(result: Result<Option<T>, UringError>, how: IoUring) -> Result<Option<T>, ServeError> {
     match result {
@@ -113,6 +109,18 @@ fn without_if_auto<T>(result: Result<Option<T>, UringError>, how: IoUring) -> Re
 }
 
 impl Mounted {
+    /// Begins with the rings, if there are any and the kernel has agreed to them: requests through them are
+    /// answered from here on.
+    ///
+    /// # Errors
+    /// With `io_uring=on`, if there are none after all.
+    pub fn begin(&mut self) -> Result<(), ServeError> {
+        let Some(prepared) = self.prepared.take() else { return Ok(()) };
+        let started = if self.agreed { prepared.start().map(Some) } else { Err(UringError::Off) };
+        self.rings = without_if_auto(started, self.io_uring)?;
+        Ok(())
+    }
+
     /// Answers requests until it is unmounted.
     ///
     /// # Errors

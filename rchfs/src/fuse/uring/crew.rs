@@ -7,18 +7,25 @@
 //! wait](about_to_wait), and otherwise after [`STUCK`], by a thread that looks on while a queue has no
 //! free lane, and sleeps while all have.
 //!
+//! The kernel gives a new entry only requests that come after it, and those that wait when one of them has
+//! been answered. So a new lane has the kernel make a request of which nothing is wanted (a [nudge]). It
+//! must be about a regular file that the kernel knows: one that was used lately.
+//!
 //! Lanes are never given up: the kernel knows no way to take an entry back.
 //!
 //! Lock order: `handles` is a leaf, as is `watching`.
+//!
+//! [nudge]: super::wire::nudge
 
 use super::entry::Entry;
-use super::lane;
+use super::{lane, wire};
 use crate::fuse::decide::Decider;
 use parking_lot::{Condvar, Mutex};
+use pool::proto::meta::Ino;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -49,6 +56,8 @@ pub struct Crew {
     dry: Condvar,
     /// The same as `watching`, without the lock.
     alert: AtomicBool,
+    /// Nudges so far.
+    nudges: AtomicUsize,
 }
 
 /// A queue: that of one processor.
@@ -59,6 +68,8 @@ struct Queue {
     free: AtomicUsize,
     /// Requests answered, modulo the size of the counter.
     answered: AtomicUsize,
+    /// A regular file that was used lately; 0 before there is one.
+    file: AtomicU64,
 }
 
 thread_local! {
@@ -100,6 +111,7 @@ impl Crew {
             watching: Mutex::default(),
             dry: Condvar::new(),
             alert: AtomicBool::new(false),
+            nudges: AtomicUsize::new(0),
         })
     }
 
@@ -144,7 +156,7 @@ impl Crew {
             let entry = Entry::new(crew.device.clone(), queue, crew.payload);
             let entry = match start {
                 Some((ready, go)) => wait_for_start(entry, &ready, &go),
-                None => entry.map(Some),
+                None => entry.and_then(|entry| crew.join_in(entry)).map(Some),
             };
             match entry {
                 Ok(Some(entry)) => lane::run(&crew, queue, entry),
@@ -162,6 +174,29 @@ impl Crew {
                 self.left(queue);
                 Err(e)
             }
+        }
+    }
+
+    /// Hands the entry of a later lane to the kernel, and sees to it that it gets what waits in its queue: this
+    /// thread is on the processor of that queue.
+    fn join_in(&self, mut entry: Entry) -> io::Result<Entry> {
+        entry.register()?;
+        let files = self.queues.iter().map(|q| q.file.load(Ordering::Relaxed)).filter(|&f| f != 0);
+        let nudged = files.map(Ino).any(|file| {
+            let number = self.nudges.fetch_add(1, Ordering::Relaxed) as u64;
+            nix::unistd::write(&self.device, &wire::nudge(number, file)).is_ok()
+        });
+        if !nudged {
+            // What waits is served after the next request to come, or when a lane is done.
+            log::debug!("the kernel knows none of the files that were used last");
+        }
+        Ok(entry)
+    }
+
+    /// A lane of the queue has a request about this regular file.
+    pub fn uses(&self, queue: u16, file: Ino) {
+        if let Some(state) = self.queue(queue) {
+            state.file.store(file.0, Ordering::Relaxed);
         }
     }
 

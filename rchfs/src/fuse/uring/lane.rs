@@ -40,6 +40,9 @@ fn serve_one(crew: &Crew, queue: u16, entry: &mut Entry) -> Result<(), Ended> {
     let Some((bytes, payload)) = entry.buffers() else { return Ok(()) };
     let malformed = |_| Ended::Failed(std::io::Error::other("the kernel wrote no request"));
     let header = Header::parse(bytes).map_err(malformed)?;
+    if let Some(file) = header.file() {
+        crew.uses(queue, file);
+    }
     let answered = answer(&crew.decider, crew.owner, &header, bytes, payload);
     let (error, len) = match answered {
         Ok(len) => (0, len as u32),

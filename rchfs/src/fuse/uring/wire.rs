@@ -97,6 +97,14 @@ impl Header {
     }
 }
 
+impl Header {
+    /// The regular file that it is about; `None` if it may be about something else.
+    pub fn file(&self) -> Option<Ino> {
+        // OPEN READ WRITE RELEASE FSYNC FALLOCATE LSEEK COPY_FILE_RANGE
+        matches!(self.opcode, 14 | 15 | 16 | 18 | 20 | 43 | 46 | 47).then_some(self.ino)
+    }
+}
+
 /// Writes the header of an answer, with `payload` bytes of payload: `struct fuse_out_header`, in which
 /// `error` is 0 or the number of an error.
 ///
@@ -118,6 +126,21 @@ pub fn command(queue: u16, commit_id: u64) -> [u8; 80] {
     data[8..16].copy_from_slice(&commit_id.to_ne_bytes());
     data[16..18].copy_from_slice(&queue.to_ne_bytes());
     data
+}
+
+/// A message to `/dev/fuse` that makes the kernel send a request at once, on the queue of the processor that
+/// it is written on: `FUSE_NOTIFY_RETRIEVE` of no bytes of `file`, a regular file that it knows, which is
+/// answered by a `FUSE_NOTIFY_REPLY`. `number` tells it from other nudges.
+pub fn nudge(number: u64, file: Ino) -> [u8; 48] {
+    const RETRIEVE: i32 = 5;
+    /// Numbers of the kernel's own requests are even too, and far below.
+    const FIRST: u64 = 1 << 62;
+    let mut message = [0; 48];
+    message[..4].copy_from_slice(&48u32.to_ne_bytes());
+    message[4..8].copy_from_slice(&RETRIEVE.to_ne_bytes());
+    message[16..24].copy_from_slice(&(FIRST + 2 * (number % (FIRST / 2))).to_ne_bytes());
+    message[24..32].copy_from_slice(&file.0.to_ne_bytes());
+    message
 }
 
 /// An operation and its arguments.
