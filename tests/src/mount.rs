@@ -91,7 +91,11 @@ impl Mount {
     /// Unmounts as umount(8) does and waits for the process to end, which it must by itself.
     pub fn unmount(mut self) -> ExitStatus {
         self.detach(UnmountFlags::empty());
-        self.wait()
+        let status = self.wait();
+        if !status.success() {
+            eprintln!("--- mount.rchfs ended with {status}; it said:\n{}---", self.said());
+        }
+        status
     }
 
     /// Waits for the process, which something else has ended.

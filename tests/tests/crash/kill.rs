@@ -42,7 +42,14 @@ fn what_was_promised_survives_kill_9_under_load() {
             for writer in working {
                 let error = writer.join().expect("the writer ends");
                 // Where the mount is gone already, the names are too.
-                let dead = [libc::ENOENT, libc::ENOTCONN, libc::ECONNABORTED, libc::EIO, libc::EINTR];
+                let dead = [
+                    libc::ENOENT,
+                    libc::ENOTCONN,
+                    libc::ECONNABORTED,
+                    libc::ECANCELED,
+                    libc::EIO,
+                    libc::EINTR,
+                ];
                 assert!(error.raw_os_error().is_some_and(|e| dead.contains(&e)), "round {round}: {error}");
             }
         });
