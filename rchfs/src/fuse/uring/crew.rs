@@ -17,7 +17,7 @@
 //!
 //! [nudge]: super::wire::nudge
 
-use super::entry::Entry;
+use super::entry::{Ended, Entry};
 use super::{lane, wire};
 use crate::fuse::decide::Decider;
 use parking_lot::{Condvar, Mutex};
@@ -353,8 +353,13 @@ fn wait_for_start(
             report(Ok(()));
             Ok(Some(entry))
         }
-        Err(e) => {
-            report(Err(e.into()));
+        // The mount answers once each queue has an entry; whoever waited for that may have unmounted it by now.
+        Err(Ended::Unmounted) => {
+            report(Ok(()));
+            Ok(None)
+        }
+        Err(Ended::Failed(e)) => {
+            report(Err(e));
             Ok(None)
         }
     }
