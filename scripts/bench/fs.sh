@@ -4,7 +4,7 @@
 # Without DIR it mounts a pool of its own (options of the mount in OPTIONS); with DIRs it measures those.
 # Each round runs every job on each target, one after the other; a ratio is the median, over the rounds, of
 # what the target did divided by what tmpfs did just before or after. Environment:
-#   ROUNDS=3  SECONDS_EACH=2  FILES=20000 (metadata job, in all)  SETS="buffered direct mixed prototype metadata"
+#   LABEL=fs (what the results are called)  ROUNDS=3  SECONDS_EACH=2  FILES=20000 (metadata job, in all)  SETS="buffered direct mixed prototype metadata"
 # Prints a table, then a line a goal, "ratio NAME VALUE goal OP TARGET ok|missed". Exits 0 whatever the figures.
 # Raw results, summary and a plot (SVG) go to scripts/bench/results/<date>-<host>/.
 set -euo pipefail
@@ -19,7 +19,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 build_release --bins --example mdbench
 begin
-results fs
+results "${LABEL:-fs}"
 RAW=$RESULTS/$STAMP.tsv
 : >"$RAW"
 
