@@ -261,15 +261,19 @@ impl Inner {
         let Some(Place { packed, len, state }) = self.places.get(hash) else { return false };
         let Some(at) = layout::unpack(packed, self.space.size) else { return false };
         RECORD.with_borrow_mut(|record| {
-            if record.len() < len {
-                record.resize(len, 0);
+            // Objects take whole lines, which are copied at once.
+            let lines = len.next_multiple_of(64);
+            if record.len() < lines {
+                record.resize(lines, 0);
             }
-            let record = &mut record[..len];
             // Whatever is wrong will be found again at the slot, and told.
-            if self.space.pool.read(at, record).is_err() {
+            if self.space.pool.read(at, &mut record[..lines]).is_err() {
                 return false;
             }
-            let Some(header) = Header::of(record).filter(|header| header.state == state) else { return false };
+            let record = &record[..len];
+            let Some(header) = Header::of(record).filter(|header| header.state == state) else {
+                return false;
+            };
             let (from, long) = (HEADER + padded(header.key_len()) as usize, header.value_len() as usize);
             let ours = record.get(HEADER..HEADER + key.len()) == Some(key)
                 && header.key_len() == key.len() as u64

@@ -221,7 +221,8 @@ fn counters_in_one_table_lose_no_increment() {
                     let key = (i % 5).to_be_bytes();
                     let mut seen = table.get(&key).unwrap();
                     loop {
-                        let number = seen.as_deref().map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+                        let number =
+                            seen.as_deref().map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
                         let new = (number + 1).to_le_bytes();
                         match table.compare_and_swap(&key, seen.as_deref(), Some(&new)).unwrap() {
                             Exchange::Done => break,

@@ -78,7 +78,7 @@ translator() {
     printf 'end-volume\n'
 }
 
-# glusterfs DIR: one brick without replicas, the usual translators of a client, long caches.
+# glusterfs_mount DIR: one brick without replicas, the usual translators of a client, long caches.
 glusterfs_mount() {
     local s=$NETFS_STORE/gluster id=5d4e3c2b-0000-4000-8000-000000000001
     mkdir -p "$s/brick"

@@ -216,7 +216,8 @@ impl Inner {
     /// This client will look for the record where it has just put it.
     fn remember(&self, hash: u64, fresh: &Fresh) {
         if let Some(header) = fresh.header().filter(|header| !header.is_large(self.space.size)) {
-            self.places.put(hash, Place { packed: fresh.packed, len: fresh.bytes.len(), state: header.state });
+            self.places
+                .put(hash, Place { packed: fresh.packed, len: fresh.bytes.len(), state: header.state });
         }
     }
 

@@ -26,7 +26,9 @@ pub enum DhtError {
         most: u64,
     },
     /// The pool's addresses have become longer than a table can hold.
-    #[error("the pool has given out more than 4 PiB of addresses, and a hash table cannot use those past that")]
+    #[error(
+        "the pool has given out more than 4 PiB of addresses, and a hash table cannot use those past that"
+    )]
     AddressTooHigh,
     /// What belongs to the table is not there or makes no sense, and stays so.
     #[error("the hash table is damaged: {0}; pages of it were lost, freed or overwritten")]

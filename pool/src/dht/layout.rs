@@ -290,7 +290,10 @@ mod tests {
             assert_eq!(is_sound(&damaged), bit == 0, "{bit}");
         }
         let header = Header::of(&bytes).unwrap();
-        assert_eq!((header.key_len(), header.value_len(), header.link, header.hash()), (3, 22, 99, 0xfeed_beef));
+        assert_eq!(
+            (header.key_len(), header.value_len(), header.link, header.hash()),
+            (3, 22, 99, 0xfeed_beef)
+        );
     }
 
     #[test]

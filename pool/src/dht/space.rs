@@ -98,9 +98,7 @@ impl Space {
         }
         let from = self.at(at, have).map_err(|error| Fault::gone_or(error, Fault::Retry))?;
         bytes.resize(wanted as usize, 0);
-        self.pool
-            .read(from, &mut bytes[have as usize..])
-            .map_err(|error| Fault::gone_or(error, Fault::Retry))
+        self.pool.read(from, &mut bytes[have as usize..]).map_err(|error| Fault::gone_or(error, Fault::Retry))
     }
 
     /// Whether the record that was [loaded](Self::load) has this key.
@@ -185,7 +183,9 @@ impl Space {
             .each_piece(&runs, 0, key_len, |at, done, len| self.pool.write(at, part(key, done, len)))
             .and_then(|()| {
                 let from = padded(key_len);
-                self.each_piece(&runs, from, value_len, |at, done, len| self.pool.write(at, part(value, done, len)))
+                self.each_piece(&runs, from, value_len, |at, done, len| {
+                    self.pool.write(at, part(value, done, len))
+                })
             });
         if let Err(error) = written {
             self.free_runs(&runs);

@@ -33,9 +33,10 @@ impl Stats {
 
     /// Records that are looked at to find a key that is there, on average.
     pub fn probes(&self) -> f64 {
-        let sum: f64 = (1..).zip(self.chains.iter().skip(1)).map(|(n, count): (u64, &u64)| {
-            (n * (n + 1) / 2 * count) as f64
-        }).sum();
+        let sum: f64 = (1..)
+            .zip(self.chains.iter().skip(1))
+            .map(|(n, count): (u64, &u64)| (n * (n + 1) / 2 * count) as f64)
+            .sum();
         sum / self.records.max(1) as f64
     }
 

@@ -173,7 +173,11 @@ fn show(stats: &Stats, as_json: bool) {
     println!("{segments} segments of {} slots, depth {} to {}", slots / segments.max(&1), depth.0, depth.1);
     println!("{directory_pages} pages of directory");
     println!("load factor {:.2}: keys for each slot", stats.load());
-    println!("records looked at: {:.2} for a key that is there, {:.2} for one that is not", stats.probes(), stats.probes_of_absent());
+    println!(
+        "records looked at: {:.2} for a key that is there, {:.2} for one that is not",
+        stats.probes(),
+        stats.probes_of_absent()
+    );
     println!("pages touched by a get: {:.2}; 1 where the client has seen the record before", stats.pages());
     let lengths = chains.iter().enumerate().map(|(length, count)| format!("{length}: {count}"));
     println!("slots by their number of records: {}", lengths.collect::<Vec<_>>().join(", "));

@@ -107,7 +107,8 @@ fn with(
     under_way: &[Option<usize>],
     ops: &[(&Event, &Ask)],
 ) -> HashSet<World> {
-    let (mut reached, mut left): (HashSet<World>, Vec<World>) = (worlds.clone(), worlds.iter().copied().collect());
+    let (mut reached, mut left): (HashSet<World>, Vec<World>) =
+        (worlds.clone(), worlds.iter().copied().collect());
     let mut done = HashSet::new();
     while let Some(world @ (value, mask)) = left.pop() {
         if mask >> bit & 1 == 1 {
@@ -128,7 +129,8 @@ fn with(
 
 /// The last few operations that ended before that one did.
 fn before<'e>(ops: &[(&'e Event, &Ask)], event: &Event) -> impl Iterator<Item = &'e Event> {
-    let mut earlier: Vec<&Event> = ops.iter().map(|(event, _)| *event).filter(|e| e.end <= event.end).collect();
+    let mut earlier: Vec<&Event> =
+        ops.iter().map(|(event, _)| *event).filter(|e| e.end <= event.end).collect();
     earlier.sort_by_key(|event| std::cmp::Reverse(event.end));
     earlier.into_iter().take(8)
 }
@@ -172,7 +174,8 @@ mod tests {
         assert!(!is_fine(vec![put(1, 2, 5, true), put(3, 4, 6, true)]), "there twice");
         let both = [get(5, 6, Some(6)), get(7, 8, Some(5))];
         assert!(!is_fine([&[put(1, 9, 5, true), put(1, 4, 6, true)][..], &both].concat()), "back again");
-        let swap = |begin, new| event(begin, begin + 9, Ask::Swap { old: Some(5), new: Some(new) }, Outcome::Done);
+        let swap =
+            |begin, new| event(begin, begin + 9, Ask::Swap { old: Some(5), new: Some(new) }, Outcome::Done);
         assert!(!is_fine(vec![put(1, 2, 5, true), swap(3, 6), swap(4, 7)]), "a lost update");
         let remove = |begin| event(begin, begin + 9, Ask::Remove, Outcome::Told(true));
         assert!(!is_fine(vec![put(1, 2, 5, true), remove(3), remove(4)]), "removed twice");

@@ -237,7 +237,9 @@ impl Report {
         }
         let row = |cells: [&str; 9]| {
             let [on, workload, pattern, bytes, threads, rate, p50, p99, p999] = cells;
-            println!("{on:<10} {workload:<8} {pattern:<8} {bytes:>6} {threads:>7} {rate:>9} {p50:>10} {p99:>10} {p999:>10}");
+            println!(
+                "{on:<10} {workload:<8} {pattern:<8} {bytes:>6} {threads:>7} {rate:>9} {p50:>10} {p99:>10} {p999:>10}"
+            );
         };
         if std::mem::take(&mut self.is_first) {
             row(["on", "workload", "keys", "bytes", "threads", "ops/s", "p50", "p99", "p99.9"]);

@@ -209,10 +209,13 @@ impl Session {
             }
             let now = self.pool.where_is(page)?.rack;
             if now == self.pool.rack() {
-                return Ok(Next::Say(format!("page {page} moved from rack {before} to rack {now} after {used} reads")));
+                return Ok(Next::Say(format!(
+                    "page {page} moved from rack {before} to rack {now} after {used} reads"
+                )));
             }
         }
-        let why = "its home refuses while it is used there as much, and never moves pages if its watermark is high";
+        let why =
+            "its home refuses while it is used there as much, and never moves pages if its watermark is high";
         Err(Fault::Usage(format!("page {page} stays in rack {before} after {used} reads: {why}")))
     }
 
@@ -225,7 +228,9 @@ impl Session {
         let base = match self.names.get(base) {
             Some(at) => *at,
             None if is_name(base) => {
-                return Err(Fault::Usage(format!("nothing is called {base:?}; give it a name with {base} = alloc SIZE")));
+                return Err(Fault::Usage(format!(
+                    "nothing is called {base:?}; give it a name with {base} = alloc SIZE"
+                )));
             }
             None => parse_address(base).map_err(Fault::Usage)?,
         };
@@ -271,7 +276,8 @@ fn words<'l, const N: usize>(name: &str, rest: &'l str) -> Result<[&'l str; N], 
 }
 
 fn usage(name: &str) -> Fault {
-    let arguments = COMMANDS.iter().find(|command| command.name == name).map_or("", |command| command.arguments);
+    let arguments =
+        COMMANDS.iter().find(|command| command.name == name).map_or("", |command| command.arguments);
     Fault::Usage(format!("usage: {name} {arguments}").trim_end().to_owned())
 }
 
@@ -293,7 +299,10 @@ fn bytes_of(digits: &str) -> Result<Vec<u8>, Fault> {
     if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
         return Err(bad());
     }
-    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).map_err(|_| bad())).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&digits[i..i + 2], 16).map_err(|_| bad()))
+        .collect()
 }
 
 /// Lines of 16 bytes, with what of them is text.
@@ -301,7 +310,8 @@ fn dump(at: u64, bytes: &[u8]) -> String {
     let mut text = String::new();
     for (line, bytes) in (at..).step_by(16).zip(bytes.chunks(16)) {
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let readable = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' };
+        let readable =
+            |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' };
         let readable: String = bytes.iter().map(readable).collect();
         // Writing to a string does not fail.
         let _ = writeln!(text, "{line:#014x}  {:<47}  {readable}", hex.join(" "));

@@ -104,7 +104,8 @@ pub(crate) fn run<S: Store + Send>(stores: Vec<S>, case: &Case) -> Result<Measur
                     let random = Random::new(number as u64 + 77);
                     let at = items.len() / 16 * number % items.len();
                     let value = value(case.value, number as u64);
-                    let mut thread = Thread { store, case, items, at, random, inserted, value, got: Vec::new() };
+                    let mut thread =
+                        Thread { store, case, items, at, random, inserted, value, got: Vec::new() };
                     begin.wait();
                     thread.work(case.warm_up)?;
                     thread.work(case.measured)
@@ -127,7 +128,8 @@ pub(crate) fn run<S: Store + Send>(stores: Vec<S>, case: &Case) -> Result<Measur
 }
 
 fn histogram() -> Histogram<u64> {
-    let mut histogram = Histogram::new_with_max(60_000_000_000, 3).unwrap_or_else(|_| Histogram::new(3).expect("3 digits are allowed"));
+    let mut histogram = Histogram::new_with_max(60_000_000_000, 3)
+        .unwrap_or_else(|_| Histogram::new(3).expect("3 digits are allowed"));
     histogram.auto(true);
     histogram
 }
