@@ -11,12 +11,21 @@ begin() {
     trap 'exit 130' INT TERM
 }
 
+# Switches FUSE over io_uring on for as long as the script runs; fails where the kernel has it not.
+URING_SWITCH=/sys/module/fuse/parameters/enable_uring URING_BEFORE=
+enable_uring() {
+    [ -w "$URING_SWITCH" ] || return 1
+    URING_BEFORE=$(cat "$URING_SWITCH")
+    echo Y >"$URING_SWITCH"
+}
+
 finish() {
     finish_mounts
     rm -rf --one-file-system "$WORK"
 }
 finish_mounts() {
     local m
+    [ -z "$URING_BEFORE" ] || echo "$URING_BEFORE" >"$URING_SWITCH"
     for m in $(awk -v w="$WORK/" 'index($5, w) == 1 { print $5 }' /proc/self/mountinfo | sort -r); do
         umount "$m" 2>/dev/null || umount -l "$m"
     done
