@@ -33,18 +33,18 @@
 //!
 //! Extendible hashing, with segments as in Nam et al., "Write-Optimized Dynamic Hashing for Persistent Memory"
 //! (CCEH, FAST '19), and without locks. The first bits of a key's hash choose a **segment**, a page; others choose a
-//! **slot** in it, a word, from which a chain of **records** hangs ([`layout`]). Records are objects of the pool that never
+//! **slot** in it, a word, from which a chain of **records** hangs (`layout`). Records are objects of the pool that never
 //! change once they are in a chain. Whatever is done to a key is one compare-and-swap of its slot, whose word also
 //! has a tag that changes each time: that is the moment at which it happens. So nobody can be between two
 //! steps of a change that others would have to wait for, or to clean up after.
 //!
 //! A lookup reads the slot, the chain, and the slot again: if that has not changed the chain was what it was, although
 //! records that are replaced are freed at once and their memory is used again. It is shorter the second time:
-//! a client keeps [places] of records that it has seen, and a record has a live bit, which is taken from it before it is
+//! a client keeps the places of records that it has seen, and a record has a live bit, which is taken from it before it is
 //! replaced. So a get is one access to the pool, which matters most if that is in another rack: one message.
 //!
-//! A segment that has too many records is split by whoever notices ([`split`]), slot by slot, while others use it. A
-//! directory of segments is kept by each client for itself, and corrected when it turns out to be old ([`directory`]).
+//! A segment that has too many records is split by whoever notices (`split`), slot by slot, while others use it. A
+//! directory of segments is kept by each client for itself, and corrected when it turns out to be old (`directory`).
 //!
 //! Of what can be wrong by chance: a tag comes again after 131,071 changes of a slot, so a client that is held up between
 //! reading a slot and changing it for exactly a multiple of that, and finds the same address there, would undo a change. A

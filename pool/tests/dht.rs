@@ -12,7 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 fn pool(bytes: u64) -> (Arc<Daemon>, Pool) {
-    let (rack, page_size) = (RackId(0), PageSize::MIN);
+    pool_of(bytes, PageSize::MIN)
+}
+
+fn pool_of(bytes: u64, page_size: PageSize) -> (Arc<Daemon>, Pool) {
+    let rack = RackId(0);
     let config = DaemonConfig { rack, source: RegionSource::Memfd, size: bytes, page_size };
     let daemon = Arc::new(Daemon::start(config).expect("it starts"));
     let handler: Arc<dyn Handler> = daemon.clone();
@@ -331,4 +335,25 @@ fn a_key_that_moves_is_always_found_and_never_goes_back() {
         assert!(number > 3);
     });
     assert!(table.stats().unwrap().segments > 30);
+}
+
+#[test]
+fn a_table_fits_pages_of_every_size() {
+    for shift in 12..=21 {
+        let page_size = PageSize::from_shift(shift).unwrap();
+        let (_daemon, pool) = pool_of(64 << 20, page_size);
+        let table = Dht::create(&pool).unwrap();
+        for key in 0..3000u64 {
+            assert_eq!(table.insert(&key.to_be_bytes(), &[key as u8; 100]), Ok(true));
+        }
+        let large = vec![9; page_size.bytes() as usize * 2 + 1];
+        table.insert(b"large", &large).unwrap();
+        for key in 0..3000u64 {
+            assert_eq!(table.get(&key.to_be_bytes()), Ok(Some(vec![key as u8; 100])), "{key}, {page_size}");
+        }
+        assert_eq!(table.get(b"large"), Ok(Some(large)));
+        let stats = table.stats().unwrap();
+        assert_eq!(stats.slots, stats.segments * (page_size.bytes() - 64) / 8);
+        table.destroy().unwrap();
+    }
 }

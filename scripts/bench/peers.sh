@@ -39,6 +39,7 @@ all_ended() {
 }
 trap all_ended EXIT
 
+enable_uring || say "this kernel has no FUSE over io_uring: rchfs is measured through /dev/fuse" >&2
 mkdir "$WORK"/{rchfs,rchfs-cluster}
 "$MOUNT_RCHFS" "$WORK/rchfs" -o quiet,size=8G
 cluster cluster up 2

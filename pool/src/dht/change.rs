@@ -95,6 +95,8 @@ impl Inner {
                 let replaced: &[Link] = if found.is_some() { &before } else { &[] };
                 self.publish(segment, slot, head, first, replaced, found.as_ref())
             }
+            // What was sent may yet be written: that memory must not become somebody else's.
+            Err(fault) if fault.is_open() => Done::Unknown(fault),
             Err(fault) => Done::No(fault),
         };
         match done {

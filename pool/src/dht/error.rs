@@ -59,6 +59,15 @@ impl From<DhtError> for Fault {
 }
 
 impl Fault {
+    /// Whether an access may or may not have been made, or may be made later.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Retry | Self::Stale => false,
+            Self::Error(DhtError::Pool(PoolError::OutOfMemory { .. })) => false,
+            Self::Error(error) => matches!(error, DhtError::Pool(_)),
+        }
+    }
+
     /// An access to what may have been freed meanwhile failed.
     pub fn gone_or(error: PoolError, gone: Fault) -> Self {
         match error {

@@ -192,17 +192,12 @@ impl Inner {
                 }
                 Ok(())
             }
-            Ok(_) | Err(Fault::Retry | Fault::Stale) => {
-                let fault = filled.err();
+            // It may have been done, and then others use what was made.
+            Err(fault) if fault.is_open() => Err(fault),
+            other => {
                 new.into_iter().for_each(|fresh| self.space.discard(fresh));
-                fault.map_or(Ok(()), Err)
+                other.map(drop)
             }
-            Err(fault @ Fault::Error(DhtError::Pool(PoolError::OutOfMemory { .. }))) => {
-                new.into_iter().for_each(|fresh| self.space.discard(fresh));
-                Err(fault)
-            }
-            // It may have been done.
-            Err(fault) => Err(fault),
         }
     }
 }
