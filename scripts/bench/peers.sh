@@ -65,8 +65,8 @@ awk -F'\t' -v peers="$PEERS" '
     "$RESULTS/$STAMP.tsv" | sort | medians >"$RATIOS"
 # Twice as fast: accesses of 4k at random places, and what metadata jobs do.
 awk '{ goal = ($1 ~ /rand(read|write)-4k/ || $1 !~ /-(buffered|direct|cold|mixed|prototype)-/) ? 2 : 1
-    printf "ratio %s %.3f goal >= %s %s\n", $1, $2, goal, $2 >= goal ? "ok" : "missed"
-    print $1, $2, goal >plot }' plot="$WORK/plot" "$RATIOS" | tee -a "$RESULTS/$STAMP.txt"
+    printf "ratio %s %.3f goal >= %s %s\n", $1, $2, goal, ($2 >= goal) ? "ok" : "missed"
+    print $1, $2, goal > plot }' plot="$WORK/plot" "$RATIOS" | tee -a "$RESULTS/$STAMP.txt"
 for peer in $PEERS; do
     sed -n "s/^rchfs-cluster-to-$peer-//p" "$WORK/plot" |
         awk -v title="rchfs-cluster as a ratio to $peer, $(head -1 "$RESULTS/$STAMP.machine.txt")" -v most=12 -f "$HERE/bars.awk" \

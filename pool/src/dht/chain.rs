@@ -34,7 +34,7 @@ impl Inner {
     /// Which slot of its segment a key with this hash is in.
     #[inline]
     pub fn slot(&self, hash: u64) -> u64 {
-        u64::from(hash as u32) * self.slots >> 32
+        (u64::from(hash as u32) * self.slots) >> 32
     }
 
     /// What is in a slot.

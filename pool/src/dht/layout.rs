@@ -310,7 +310,7 @@ mod tests {
         for key in 0u64..64_000 {
             let hash = hash(1, &key.to_be_bytes());
             high[(hash >> 58) as usize] += 1;
-            low[(u64::from(hash as u32) * 64 >> 32) as usize] += 1;
+            low[((u64::from(hash as u32) * 64) >> 32) as usize] += 1;
         }
         assert!(high.iter().chain(&low).all(|count| (850..1150).contains(count)), "{high:?} {low:?}");
     }

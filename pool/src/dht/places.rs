@@ -51,7 +51,7 @@ impl Places {
     pub fn put(&self, hash: u64, place: Place) {
         let [at, state] = self.entry(hash);
         if place.len < 8 << LEN_BITS {
-            at.store(place.packed << LEN_BITS | place.len as u64 / 8, Relaxed);
+            at.store((place.packed << LEN_BITS) | (place.len as u64 / 8), Relaxed);
             state.store(place.state, Relaxed);
         }
     }
