@@ -45,7 +45,9 @@ fn run(mistake: Option<&'static str>, load: Load, seconds: f64) -> Verdict {
             racks.map(|rack| cluster.client(rack, &pages, 2, seconds))
         }
     };
-    clients.into_iter().for_each(|client| drop(client.finish()));
+    for client in clients {
+        client.finish();
+    }
     let verdict = cluster.judge();
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for violation in &verdict.violations {
