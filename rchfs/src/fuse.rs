@@ -21,8 +21,8 @@ use crate::fs::{Fs, FsError, Origin};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use kernel::Notify;
 use pool::proto::meta::{
@@ -76,7 +76,8 @@ macro_rules! ok_or_reply {
 
 impl FuseFs {
     fn ttl(&self) -> Duration {
-        if self.uncached { Duration::ZERO } else { FOREVER }
+        // What other mounts change too is looked up in what this one knows.
+        if self.uncached || self.fs.is_shared() { Duration::ZERO } else { FOREVER }
     }
 
     fn attr(&self, attr: &Attr) -> fuser::FileAttr {
@@ -98,7 +99,9 @@ impl FuseFs {
     }
 
     fn open_flags(&self, flags: OpenFlags) -> FopenFlags {
-        if self.uncached || flags.0 & libc::O_DIRECT != 0 {
+        // Where the end of a shared file is, the kernel does not know for sure.
+        let appends = self.fs.is_shared() && flags.0 & libc::O_APPEND != 0;
+        if self.uncached || appends || flags.0 & libc::O_DIRECT != 0 {
             FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
         } else {
             FopenFlags::FOPEN_KEEP_CACHE
@@ -144,15 +147,21 @@ impl Filesystem for FuseFs {
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_ATOMIC_O_TRUNC
             | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
-            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_POSIX_ACL
             | InitFlags::FUSE_DONT_MASK;
-        if !self.uncached {
-            wanted |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
+        if self.fs.is_shared() {
+            // With FUSE_WRITEBACK_CACHE the kernel would go by its own idea of a file's size.
+            wanted |=
+                InitFlags::FUSE_CACHE_SYMLINKS | InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS;
+        } else {
+            wanted |= InitFlags::FUSE_DO_READDIRPLUS
+                | InitFlags::FUSE_READDIRPLUS_AUTO
+                | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+            if !self.uncached {
+                wanted |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
+            }
         }
         // An older kernel goes without some.
         let missing = config.add_capabilities(wanted & config.capabilities()).err();
@@ -163,7 +172,7 @@ impl Filesystem for FuseFs {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.fs.lookup(Ino(parent.0), name.as_bytes()) {
-            Err(FsError::Meta(MetaError::NotFound)) if !self.uncached => {
+            Err(FsError::Meta(MetaError::NotFound)) if self.ttl() != Duration::ZERO => {
                 reply.entry(&FOREVER, &convert::negative(), GENERATION)
             }
             result => self.entry(reply, result),
@@ -329,7 +338,7 @@ impl Filesystem for FuseFs {
     fn write(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
@@ -343,26 +352,89 @@ impl Filesystem for FuseFs {
             origin: if cached { Origin::Cache } else { Origin::Program },
             kill_suid: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };
-        ok_or_reply!(reply, self.fs.write(fh.0, offset, data, how));
+        match ok_or_reply!(reply, self.fs.append(fh.0, data, how)) {
+            None => ok_or_reply!(reply, self.fs.write(fh.0, offset, data, how)),
+            Some(at) if at == offset => {}
+            Some(_) => {
+                // The kernel takes it to be elsewhere: what it has of the pages where it is is out of date.
+                let len = data.len() as u32;
+                return self.notify.write_back(Ino(ino.0), move || reply.written(len));
+            }
+        }
         reply.written(data.len() as u32);
     }
 
-    /// Nothing is left to do when a file is closed, so the kernel need not ask again.
-    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+    /// Nothing is left to do when a file is closed, so the kernel need not ask again; but that locks are given up if
+    /// other mounts see them.
+    fn flush(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        if !self.fs.is_shared() {
+            return reply.error(Errno::ENOSYS);
+        }
+        Self::empty(reply, self.fs.closed_by(Ino(ino.0), owner.0));
     }
 
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        Self::empty(reply, self.fs.release(fh.0));
+        let unlocked = lock_owner.map_or(Ok(()), |owner| self.fs.closed_by(Ino(ino.0), owner.0));
+        Self::empty(reply, unlocked.and(self.fs.release(fh.0)));
+    }
+
+    fn getlk(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let wanted = convert::lock(ino, owner, (start, end), kind, pid);
+        match ok_or_reply!(reply, self.fs.test_lock(&wanted)) {
+            Some(found) => {
+                let kind = if found.exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+                reply.locked(*found.range.start(), *found.range.end(), kind, found.pid);
+            }
+            None => reply.locked(start, end, libc::F_UNLCK, 0),
+        }
+    }
+
+    fn setlk(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        if kind == libc::F_UNLCK {
+            return Self::empty(reply, self.fs.unlock(Ino(ino.0), owner.0, start..=end));
+        }
+        let wanted = convert::lock(ino, owner, (start, end), kind, pid);
+        if !sleep {
+            return Self::empty(reply, self.fs.lock(&wanted, false));
+        }
+        // It may take for ever, so it must not keep a thread that answers requests.
+        let fs = self.fs.clone();
+        let wait = move || Self::empty(reply, fs.lock(&wanted, true));
+        if let Err(why) = std::thread::Builder::new().name("lock".into()).spawn(wait) {
+            log::error!("cannot start a thread to wait for a lock: {why}");
+        }
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -382,7 +454,7 @@ impl Filesystem for FuseFs {
 
     /// Directories need no handle; without one the kernel caches their entries by itself.
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if self.uncached {
+        if self.uncached || self.fs.is_shared() {
             reply.opened(FileHandle(0), FopenFlags::empty())
         } else {
             reply.error(Errno::ENOSYS)

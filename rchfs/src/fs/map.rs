@@ -113,6 +113,11 @@ impl ExtentMap {
         holes
     }
 
+    /// Every extent, in the order of the file.
+    pub fn extents(&self) -> impl Iterator<Item = Extent> {
+        self.runs.iter().map(|(&at, &run)| Extent { at, run })
+    }
+
     /// Every run of pages, in the order of the file.
     pub fn runs(&self) -> impl Iterator<Item = PageRun> {
         self.runs.values().copied()

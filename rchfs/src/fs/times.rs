@@ -27,6 +27,9 @@ fn is_stale(attr: &Attr, now: i64) -> bool {
 impl Fs {
     /// Tells the master that `file` was written, if it does not know.
     pub(super) fn flush_times(&self, file: &File) -> Result<()> {
+        if self.shared.is_some() {
+            return self.tell(file);
+        }
         if !file.touched.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
@@ -71,7 +74,7 @@ impl Fs {
     }
 
     fn renew_atime(&self, ino: Ino, now: i64) -> Result<()> {
-        let attr = self.meta_attr(MetaRequest::GetAttr { ino })?;
+        let attr = self.getattr_known(ino)?;
         if is_stale(&attr, now) {
             let set = SetAttr { atime: Some(SetTime::Now), ctime: Some(attr.ctime), ..SetAttr::default() };
             self.meta_attr(MetaRequest::SetAttr { ino, caller: SYSTEM, set })?;

@@ -12,9 +12,9 @@ use fuser::{INodeNo, Notifier, Request};
 use pool::proto::meta::{Ino, Time};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// Something to tell the kernel.
@@ -38,6 +38,8 @@ pub struct Notify {
     times: Sender<(Ino, Time)>,
     /// The thread that corrects times; 0 before it starts.
     times_thread: Arc<AtomicU32>,
+    /// For what is done by whoever asks for it.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl Notify {
@@ -47,7 +49,14 @@ impl Notify {
         let (times, times_end) = channel();
         let times_thread = Arc::new(AtomicU32::new(0));
         let ends = Tasks { tasks: tasks_end, times: times_end, times_thread: times_thread.clone() };
-        (Self { tasks, times, times_thread }, ends)
+        (Self { tasks, times, times_thread, notifier: Arc::default() }, ends)
+    }
+
+    /// Says how to reach the kernel. The first call counts.
+    pub fn set_notifier(&self, notifier: Notifier) {
+        if self.notifier.set(notifier).is_err() {
+            log::debug!("the kernel is known already");
+        }
     }
 
     /// Makes the kernel write back what it holds of `ino`, then calls `then`, on another thread.
@@ -81,6 +90,20 @@ impl Kernel for Notify {
     fn limit_dirty(&self, bytes: u64) {
         self.send(Task::LimitDirty(bytes));
     }
+
+    fn drop_pages(&self, ino: Ino) {
+        if let Some(notifier) = self.notifier.get() {
+            invalidate(notifier, ino, 0);
+        }
+    }
+
+    fn names_changed(&self, ino: Ino) {
+        if let Some(notifier) = self.notifier.get() {
+            invalidate(notifier, ino, -1);
+        }
+    }
+
+    fn forget_names(&self) {}
 }
 
 /// Tasks that wait to be carried out.

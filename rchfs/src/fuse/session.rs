@@ -16,6 +16,9 @@ const MAX_REQUEST: u32 = 1 << 20;
 /// Requests that the kernel may have outstanding on its own account (readahead, writeback).
 const MAX_BACKGROUND: u16 = 64;
 
+/// Threads that answer the requests of a mount that shares its namespace, at least.
+const SHARED_THREADS: usize = 48;
+
 /// How to serve.
 #[derive(Clone, Debug, Default)]
 pub struct MountConfig {
@@ -39,16 +42,19 @@ pub struct Mounted {
 ///
 /// # Errors
 /// What `/dev/fuse` says.
-pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> io::Result<Mounted> {
+pub fn serve(fs: Arc<Fs>, connection: OwnedFd, dir: &Path, config: &MountConfig) -> io::Result<Mounted> {
     let acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut fuse = Config::default();
-    fuse.n_threads = Some(config.threads.max(1));
+    // An operation on a shared namespace may have to wait for another mount, which may have to wait for this one.
+    let threads = if fs.is_shared() { config.threads.max(SHARED_THREADS) } else { config.threads.max(1) };
+    fuse.n_threads = Some(threads);
     let (notify, tasks) = Notify::new();
-    let fs = Arc::new(fs);
-    if !config.uncached {
+    if !config.uncached || fs.is_shared() {
         fs.set_kernel(Box::new(notify.clone()));
     }
+    let known = notify.clone();
     let session = Session::from_fd(FuseFs { fs, notify, uncached: config.uncached }, connection, acl, fuse)?;
+    known.set_notifier(session.notifier());
     kernel::serve(tasks, session.notifier(), dir.to_path_buf(), Settings::of(&config.device))?;
     Ok(Mounted { session })
 }
