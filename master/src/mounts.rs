@@ -18,13 +18,28 @@ use pool::transport::Answer;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-/// A request that waits for acknowledgements.
+/// A request that waits for acknowledgements, or for older requests.
 pub(crate) struct Parked {
+    /// Older ones have lower numbers.
+    pub id: u64,
     pub session: u64,
     pub request: MountRequest,
     pub answer: Answer,
-    /// Which: session and number.
-    pub waits: HashSet<(u64, Seq)>,
+    /// For which acknowledgements (session and number), and for which older requests (0 and number).
+    pub waits: HashSet<(u64, u64)>,
+    /// Names that were given up for its sake: session, directory, name. As nobody else is granted anything on that
+    /// directory before this request is done, they stay given up.
+    pub given_up: HashSet<(u64, Ino, Vec<u8>)>,
+    /// What it will change.
+    pub changes: Vec<Ino>,
+}
+
+impl Parked {
+    /// A request that has just come.
+    pub(crate) fn new(id: u64, session: u64, request: MountRequest, answer: Answer) -> Self {
+        let (waits, given_up, changes) = Default::default();
+        Self { id, session, request, answer, waits, given_up, changes }
+    }
 }
 
 /// A mount that waits for a lock.

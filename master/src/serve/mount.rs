@@ -3,7 +3,9 @@
 //! **An operation** looks up what it needs of the leases of others ([`needs`]). What stands in its way is revoked, and
 //! the request parked until that is acknowledged, or the session it was asked of is gone; then it is looked at anew.
 //! It is carried out, and the leases that its answer grants are noted, under the one lock of [`Mounts`], so nothing
-//! comes in between. A mount is granted nothing on an inode of which it has yet to acknowledge a revocation.
+//! comes in between. A mount is granted nothing on an inode of which it has yet to acknowledge a revocation, and nobody
+//! is granted anything on one that an older request waits to change. So requests wait for acknowledgements and for
+//! older requests, and acknowledgements for no request at all: nobody waits in a circle.
 //!
 //! Lock order: `mounts`, then the namespace, then the store. Answers and pages that were freed are handed over when
 //! the lock of `mounts` has been left.
@@ -150,8 +152,8 @@ impl Core {
     /// Goes on with what waits no longer.
     fn go_on(&self, m: &mut Mounts, fx: &mut Effects) {
         while let Some(at) = m.parked.iter().position(|parked| parked.waits.is_empty()) {
-            let Parked { session, request, answer, .. } = m.parked.remove(at);
-            self.operate(m, session, request, answer, fx);
+            let parked = m.parked.remove(at);
+            self.try_parked(m, parked, fx);
         }
         for ticket in m.locks.granted() {
             let wait = m.lock_waits.remove(&ticket);
@@ -162,16 +164,34 @@ impl Core {
     }
 
     fn operate(&self, m: &mut Mounts, session: u64, request: MountRequest, answer: Answer, fx: &mut Effects) {
-        match self.attempt(m, session, &request, fx) {
-            _ if m.closed => fx.answers.push((answer, Err(MountError::Ending))),
-            Attempt::Done(outcome) => fx.answers.push((answer, outcome)),
-            Attempt::Wait(waits) => m.parked.push(Parked { session, request, answer, waits }),
+        let id = m.number();
+        self.try_parked(m, Parked::new(id, session, request, answer), fx);
+    }
+
+    /// Carries a request out, or parks it.
+    fn try_parked(&self, m: &mut Mounts, mut parked: Parked, fx: &mut Effects) {
+        if m.closed {
+            return fx.answers.push((parked.answer, Err(MountError::Ending)));
+        }
+        match self.attempt(m, &mut parked, fx) {
+            Attempt::Done(outcome) => {
+                fx.answers.push((parked.answer, outcome));
+                m.parked.iter_mut().for_each(|other| {
+                    other.waits.remove(&(0, parked.id));
+                });
+            }
+            Attempt::Wait(waits) => {
+                parked.waits = waits;
+                let at = m.parked.partition_point(|other| other.id < parked.id);
+                m.parked.insert(at, parked);
+            }
         }
     }
 
     /// Carries an operation out, or has revoked what is in its way.
-    fn attempt(&self, m: &mut Mounts, session: u64, request: &MountRequest, fx: &mut Effects) -> Attempt {
-        let (request, take) = match request {
+    fn attempt(&self, m: &mut Mounts, parked: &mut Parked, fx: &mut Effects) -> Attempt {
+        let session = parked.session;
+        let (request, take) = match &parked.request {
             MountRequest::Do { request, .. } => (request.clone(), None),
             MountRequest::Take { ino, exclusive, .. } => {
                 (MetaRequest::Map { ino: *ino, from: 0, limit: MAP }, Some(*exclusive))
@@ -189,7 +209,7 @@ impl Core {
             Some(ino) if !holds(ino) => return Attempt::Done(Err(MountError::NotHeld(ino))),
             _ => {}
         }
-        let waits = self.revoke(m, session, &needs);
+        let waits = self.revoke(m, parked, &needs);
         if !waits.is_empty() {
             return Attempt::Wait(waits);
         }
@@ -236,12 +256,22 @@ impl Core {
     }
 
     /// Has revoked what is in the way of `session`. What must be acknowledged first, also by itself.
-    fn revoke(&self, m: &mut Mounts, session: u64, needs: &needs::Needs) -> HashSet<(u64, Seq)> {
-        let now = self.clock.elapsed();
+    fn revoke(&self, m: &mut Mounts, parked: &mut Parked, needs: &needs::Needs) -> HashSet<(u64, Seq)> {
+        let (now, session) = (self.clock.elapsed(), parked.session);
         let mut waits = HashSet::new();
+        let changes = |need: &Need| matches!(need, Need::Change | Need::Entry(_));
+        parked.changes = needs.inodes.iter().filter(|(_, need)| changes(need)).map(|(ino, _)| *ino).collect();
         for (ino, need) in &needs.inodes {
+            // What an older request is about to change is not granted to anybody.
+            let older = m.parked.iter().take_while(|other| other.id < parked.id);
+            waits.extend(older.filter(|other| other.changes.contains(ino)).map(|other| (0, other.id)));
             waits.extend(m.sessions.outstanding(session, *ino).into_iter().map(|seq| (session, seq)));
             for (other, what) in m.leases.conflicts(*ino, session, need) {
+                if let Revoked::Entry(name) = &what
+                    && !parked.given_up.insert((other, *ino, name.clone()))
+                {
+                    continue;
+                }
                 let seq = m.sessions.revoke(other, *ino, what, &mut m.seq, now);
                 waits.extend(seq.map(|seq| (other, seq)));
             }
@@ -298,7 +328,11 @@ impl Core {
         self.forget(free, fx);
         for at in (0..m.parked.len()).rev() {
             if m.parked[at].session == session {
-                fx.answers.push((m.parked.remove(at).answer, Err(MountError::Expired)));
+                let parked = m.parked.remove(at);
+                m.parked.iter_mut().for_each(|other| {
+                    other.waits.remove(&(0, parked.id));
+                });
+                fx.answers.push((parked.answer, Err(MountError::Expired)));
             }
         }
         let waits: Vec<_> =

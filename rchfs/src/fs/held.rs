@@ -267,7 +267,7 @@ impl Fs {
 
     /// Forgets what was kept back: the file is somebody else's now.
     fn give_up(&self, file: &File, state: &mut State) {
-        if state.dirty || file.touched.load(Ordering::Acquire) {
+        if state.dirty {
             log::error!("inode {}: {}", file.ino.0, FsError::Lost);
             file.lost.store(true, Ordering::Release);
         }

@@ -12,6 +12,10 @@ use pool::proto::meta::{
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// The extended attribute, of every inode of a mount that shares its files with others, that says how many messages
+/// about files the mount has sent to the master. It is not listed.
+pub const MESSAGES: &[u8] = b"trusted.rchfs.messages";
+
 /// Name, owner and mode of something to make.
 #[derive(Clone, Copy, Debug)]
 pub struct Making<'a> {
@@ -219,6 +223,24 @@ impl Fs {
         flushed
     }
 
+    /// A descriptor of the file is closed by this owner of locks: what was written is told to the master, and the
+    /// owner's locks go. Nothing to do if no other mount uses the files.
+    pub fn closing(&self, handle: u64, owner: u64) -> Result<()> {
+        if self.shared.is_none() {
+            return Ok(());
+        }
+        let handle = self.handles.get(handle)?;
+        let file = &handle.file;
+        let unlocked = self.closed_by(file.ino, owner);
+        if handle.access.write {
+            self.check_lost(file)?;
+            if file.state.read().dirty {
+                self.tell(file)?;
+            }
+        }
+        unlocked
+    }
+
     fn close_file(&self, file: &File) {
         if self.inodes.close(file.ino) {
             self.forget_at_master(vec![file.ino]);
@@ -290,8 +312,11 @@ impl Fs {
         self.inodes.looked_up(ino);
     }
 
-    /// Value of an extended attribute.
+    /// Value of an extended attribute. [`MESSAGES`] is one of the mount's own.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        if name == MESSAGES && self.shared.is_some() {
+            return Ok(self.messages().to_string().into_bytes());
+        }
         let shared = self.shared.as_ref().filter(|shared| shared.session.is_valid());
         match shared.and_then(|shared| shared.known.xattr(ino, name)) {
             Some(Some(value)) => Ok(value),

@@ -105,8 +105,10 @@ impl Fs {
         let deadline = Instant::now() + PATIENCE;
         while let Err(why) = self.tell_locked(file, state) {
             if Instant::now() >= deadline || matches!(why, super::FsError::Lost) {
-                log::error!("inode {}: what was written to it last is lost: {why}", file.ino.0);
-                file.lost.store(true, Ordering::Release);
+                if state.dirty {
+                    log::error!("inode {}: what was written to it last is lost: {why}", file.ino.0);
+                    file.lost.store(true, Ordering::Release);
+                }
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));

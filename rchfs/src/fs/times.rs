@@ -62,7 +62,10 @@ impl Fs {
         if now < file.atime_good_until.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.flush_times(file)?;
+        // What other mounts use too is told a moment later anyway.
+        if self.shared.is_none() {
+            self.flush_times(file)?;
+        }
         self.renew_atime(file.ino, now)?;
         file.atime_good_until.store(now + RELATIME_SECS, Ordering::Relaxed);
         Ok(())

@@ -20,6 +20,12 @@ impl Kernel for Told {
 
     fn set_mtime(&self, _: Ino, _: Time) {}
 
+    fn drop_pages(&self, _ino: Ino) {}
+
+    fn names_changed(&self, _ino: Ino) {}
+
+    fn forget_names(&self) {}
+
     fn limit_dirty(&self, _: u64) {}
 }
 
