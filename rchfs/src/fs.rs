@@ -73,6 +73,10 @@ pub trait Kernel: Send + Sync {
     /// request.
     fn names_changed(&self, ino: Ino);
 
+    /// Has the kernel forget the directory that it knows as `name` in `dir`, which has moved: it could not be found
+    /// elsewhere otherwise. Waits for requests on `dir`, but only for a moment: they may be waiting for the caller.
+    fn drop_name(&self, dir: Ino, name: &[u8]);
+
     /// Makes the kernel ask anew for what all names stand for. Waits for no request.
     fn forget_names(&self);
 }

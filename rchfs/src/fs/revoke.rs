@@ -9,8 +9,9 @@
 
 use super::Fs;
 use super::file::{File, Held, State};
+use super::known::Name;
 use super::shared::Shared;
-use pool::proto::meta::Ino;
+use pool::proto::meta::{Ino, Kind};
 use pool::proto::mount::{Acknowledged, Revoke, Revoked, Seq};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -27,9 +28,19 @@ impl Fs {
         if let Some(shared) = &self.shared {
             match what {
                 Revoked::Entry(name) => {
+                    let file = match shared.known.name(ino, name) {
+                        Name::Is(found) => {
+                            shared.known.attr(found).is_some_and(|attr| attr.kind != Kind::Dir)
+                        }
+                        Name::Free => true,
+                        Name::Unknown => false,
+                    };
                     shared.known.revoke_name(seq, ino, name);
                     if let Some(kernel) = self.kernel.get() {
                         kernel.names_changed(ino);
+                        if !file {
+                            kernel.drop_name(ino, name);
+                        }
                     }
                 }
                 Revoked::Writing => shared_left = self.stop_writing(shared, seq, ino),

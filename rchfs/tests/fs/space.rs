@@ -24,6 +24,8 @@ impl Kernel for Told {
 
     fn names_changed(&self, _ino: Ino) {}
 
+    fn drop_name(&self, _dir: Ino, _name: &[u8]) {}
+
     fn forget_names(&self) {}
 
     fn limit_dirty(&self, _: u64) {}

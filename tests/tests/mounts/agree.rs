@@ -210,7 +210,8 @@ fn mounts_that_do_everything_at_once_agree_in_the_end() {
                     _ => fs::read(&name).map(drop),
                 };
                 let code = result.err().and_then(|error| error.raw_os_error());
-                let bad = [libc::EIO, libc::ESTALE, libc::EAGAIN, libc::EBADF];
+                // ESTALE may be: what a name stood for was replaced twice while it was being opened.
+                let bad = [libc::EIO, libc::EAGAIN, libc::EBADF];
                 assert!(code.is_none_or(|code| !bad.contains(&code)), "{name:?}: {code:?}");
             }
         };

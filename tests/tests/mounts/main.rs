@@ -49,6 +49,11 @@ impl Mounts {
         &mut self.cluster
     }
 
+    /// A directory that is on none of the mounts.
+    pub fn cluster_dir(&self) -> &Path {
+        self.cluster.dir()
+    }
+
     /// Messages about files that the mount has sent to the master.
     pub fn messages(&self, number: usize) -> u64 {
         let mut buffer = [0_u8; 32];

@@ -33,7 +33,7 @@ fn one_file_is_used_by_fsx_from_two_mounts_in_turn() {
             let mount = (turn % 2) as usize;
             let mut fsx = tool("fsx");
             fsx.args(["-q", "-f"]).arg(workspace().join("tests/conformance/fsx.toml"));
-            fsx.arg("-P").arg(m.at(mount, "")).args(["-S", &turn.to_string(), "-N", "700"]);
+            fsx.arg("-P").arg(m.cluster_dir()).args(["-S", &turn.to_string(), "-N", "700"]);
             ok(fsx.arg(m.at(mount, "file")));
             assert_eq!(fs::read(m.at(0, "file")).unwrap(), fs::read(m.at(1, "file")).unwrap());
         }
