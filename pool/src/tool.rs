@@ -4,6 +4,7 @@
 //! master.
 
 mod bench;
+mod clone;
 mod link;
 mod status;
 mod units;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Show each rack: how full it is, and what its clients do.
     Status(status::StatusArgs),
+    /// Copy a file or a directory tree of a mounted rchfs without copying its data.
+    Clone(clone::CloneArgs),
     /// Measure reads and writes of the pool, or of bare memory.
     Bench(Box<bench::BenchArgs>),
 }
@@ -61,6 +64,7 @@ enum ToolError {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Status(arguments) => status::run(&arguments),
+        Command::Clone(arguments) => clone::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {

@@ -55,7 +55,10 @@ pub(crate) fn of(ns: &Namespace, request: &MetaRequest, holds: impl Fn(Ino) -> b
             }
         }
         MetaRequest::Commit { ino, .. } | MetaRequest::Punch { ino, .. } => needs.held = Some(*ino),
-        MetaRequest::ReadLink { .. }
+        // A mount that shares its files with others copies instead.
+        MetaRequest::Clone { .. }
+        | MetaRequest::CloneTree { .. }
+        | MetaRequest::ReadLink { .. }
         | MetaRequest::ReadDir { .. }
         | MetaRequest::StatFs
         | MetaRequest::Forget { .. }

@@ -17,7 +17,7 @@ use crate::mounts::{LockWait, Mounts, Parked, needs};
 use crate::namespace::ops;
 use pool::addr::PageRun;
 use pool::proto::Reply;
-use pool::proto::meta::{Attr, Extent, Ino, Kind, MetaReply, MetaRequest};
+use pool::proto::meta::{Attr, Ino, Kind, MetaReply, MetaRequest};
 use pool::proto::mount::{
     Acknowledged, Answer as Answered, FEW_EXTENTS, Lock, LockFamily, LockHow, Locked, MountError, MountReply,
     MountRequest, Revoked, Seq,
@@ -241,10 +241,12 @@ impl Core {
         }
         let extents = match (&request, &result) {
             (MetaRequest::Lookup { .. }, Ok(MetaReply::Attr(attr))) if attr.kind == Kind::File => {
-                ns.get(attr.ino).and_then(|inode| inode.extents()).and_then(|map| {
-                    let few: Vec<Extent> = map.iter_from(0).take(FEW_EXTENTS + 1).collect();
-                    (few.len() <= FEW_EXTENTS).then_some(few)
-                })
+                match ops::map(&ns, attr.ino, 0, FEW_EXTENTS) {
+                    Ok(MetaReply::Map { extents, shared, next: None, .. }) if shared.is_empty() => {
+                        Some(extents)
+                    }
+                    _ => None,
+                }
             }
             _ => None,
         };

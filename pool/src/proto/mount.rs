@@ -28,7 +28,7 @@ pub const ACKNOWLEDGE: Duration = Duration::from_secs(2);
 /// How long the master keeps a poll that it has nothing to say to.
 pub const POLL: Duration = Duration::from_millis(800);
 /// Maps of at most so many extents come along with what was asked about the file.
-pub const FEW_EXTENTS: usize = 32;
+pub const FEW_EXTENTS: u32 = 32;
 
 /// The place of an answer or a revocation in the order of all.
 pub type Seq = u64;

@@ -1,10 +1,12 @@
 //! The state that everybody who has a file open shares, and the handles that name it.
 //!
-//! Lock order: a file's `state`, then whatever the pool and the master lock. The state of a second file
-//! (copy_file_range) is never locked while the first one is. See also [`shared`](super::shared).
+//! Lock order: the mount's `clones`, a file's `state`, then whatever the pool and the master lock. Only
+//! [`clone`](super::clone) locks the states of two files, that of the lower inode number first. See also
+//! [`shared`](super::shared).
 
 use super::map::ExtentMap;
 use parking_lot::{Condvar, Mutex, RwLock};
+use pool::addr::PageRun;
 use pool::proto::meta::{Attr, Extent, Ino};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -74,9 +76,13 @@ pub struct State {
 
 impl State {
     /// As the master has it.
-    pub fn of(held: Held, attr: Attr, extents: Vec<Extent>) -> Self {
+    /// `shared`: those of its pages that are in other places too, in the order of ids.
+    pub fn of(held: Held, attr: Attr, extents: Vec<Extent>, shared: &[PageRun]) -> Self {
         let mut map = ExtentMap::default();
-        extents.into_iter().for_each(|extent| map.insert(extent));
+        for extent in extents {
+            map.insert(extent);
+            map.share_pages(extent, shared);
+        }
         Self { held, size: attr.size, map, ..Self::default() }
     }
 }

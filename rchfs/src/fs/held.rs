@@ -11,6 +11,7 @@ use super::map::ExtentMap;
 use super::session::now;
 use super::shared::Shared;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use pool::addr::PageRun;
 use pool::proto::NodeId;
 use pool::proto::meta::{Attr, Extent, Ino, MetaReply, MetaRequest};
 use pool::proto::mount::{Acknowledged, MountError, MountReply, MountRequest, Revoke};
@@ -37,6 +38,7 @@ struct Taken {
     at: At,
     attr: Attr,
     extents: Vec<Extent>,
+    shared: Vec<PageRun>,
 }
 
 impl Fs {
@@ -102,7 +104,7 @@ impl Fs {
             && let Some((attr, extents, exclusive)) = shared.known.take_extents(file.ino, wants_to_write)
         {
             let held = if exclusive { Held::Exclusive } else { Held::Shared };
-            *state = State::of(held, attr, extents);
+            *state = State::of(held, attr, extents, &[]);
             return Ok(());
         }
         drop(state);
@@ -116,7 +118,7 @@ impl Fs {
         };
         let mut state = file.state.write();
         if shared.known.note(taken.at, taken.attr) && state.held < held {
-            *state = State::of(held, taken.attr, taken.extents);
+            *state = State::of(held, taken.attr, taken.extents, &taken.shared);
         }
         Ok(())
     }
@@ -309,7 +311,7 @@ fn take(shared: &Shared, ino: Ino, exclusive: bool) -> Result<Taken> {
         return Err(FsError::BadReply(NodeId::Master));
     };
     let at = At { generation: current.generation, seq: answer.seq };
-    let MetaReply::Map { attr, mut extents, mut next } = answer.result? else {
+    let MetaReply::Map { attr, mut extents, shared: mut in_others, mut next } = answer.result? else {
         return Err(FsError::BadReply(NodeId::Master));
     };
     while let Some(from) = next {
@@ -318,11 +320,13 @@ fn take(shared: &Shared, ino: Ino, exclusive: bool) -> Result<Taken> {
         let MountReply::Answer(answer) = shared.session.call(message)? else {
             return Err(FsError::BadReply(NodeId::Master));
         };
-        let MetaReply::Map { extents: more, next: then, .. } = answer.result? else {
+        let MetaReply::Map { extents: more, shared: also, next: then, .. } = answer.result? else {
             return Err(FsError::BadReply(NodeId::Master));
         };
         extents.extend(more);
+        in_others.extend(also);
         next = then;
     }
-    Ok(Taken { at, attr, extents })
+    in_others.sort_unstable_by_key(|run| run.first);
+    Ok(Taken { at, attr, extents, shared: in_others })
 }

@@ -5,6 +5,8 @@
 //! file takes the state exclusively: the data is in its pages before the master is told that they are the
 //! file's, so a crash in between loses the pages (the next mount finds them) but never shows garbage.
 //!
+//! A page that clones have too is never written: a copy, or a new page if all of it is written, takes its place first.
+//!
 //! Bytes of a page past the end of the file are unspecified; whoever moves the end outwards zeroes what
 //! that exposes, first.
 
@@ -30,19 +32,18 @@ pub struct WriteFlags {
 }
 
 impl Fs {
-    /// Reads up to `len` bytes at `at` into `out`, in the place of what it held; fewer at the end of the
+    /// Reads at `at` into `out`, and returns how many bytes: fewer than there is room for at the end of the
     /// file.
-    pub fn read(&self, handle: u64, at: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+    pub fn read(&self, handle: u64, at: u64, out: &mut [u8]) -> Result<usize> {
         let handle = self.handles.get(handle)?;
         if !handle.access.read && !handle.access.write {
             return Err(FsError::WrongAccess);
         }
         self.was_read(&handle.file)?;
-        self.read_file(&handle.file, at, len, out)
+        self.read_file(&handle.file, at, out)
     }
 
-    pub(super) fn read_file(&self, file: &File, at: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
-        out.clear();
+    pub(super) fn read_file(&self, file: &File, at: u64, out: &mut [u8]) -> Result<usize> {
         let slow = file.slow.load(Ordering::Relaxed);
         if slow > 0 {
             std::thread::sleep(Duration::from_micros(100) * slow.min(50));
@@ -51,14 +52,16 @@ impl Fs {
         if self.shared.is_some() {
             file.fills.fetch_add(1, Ordering::SeqCst);
         }
-        let len = state.size.saturating_sub(at).min(len as u64);
+        let len = state.size.saturating_sub(at).min(out.len() as u64);
         for piece in state.map.pieces(at, len, self.size) {
+            let start = (piece.at - at) as usize;
+            let to = &mut out[start..start + piece.len as usize];
             match piece.data {
-                Some(from) => self.pool.read_into(from, piece.len as usize, out)?,
-                None => out.resize(out.len() + piece.len as usize, 0),
+                Some(from) => self.pool.read(from, to)?,
+                None => to.fill(0),
             }
         }
-        Ok(())
+        Ok(len as usize)
     }
 
     /// Writes all of `data` at `at`, or nothing that counts.
@@ -99,6 +102,7 @@ impl Fs {
         if flags.kill_suid {
             self.kill_suid(file)?;
         }
+        let _no_clone = self.clones.read();
         let state = file.state.read();
         if state.held == Held::Exclusive && end <= state.size && self.try_overwrite(&state, at, data)? {
             return Ok(());
@@ -144,10 +148,10 @@ impl Fs {
         self.commit(file, vec![], 0, WriteFlags { origin: Origin::Program, kill_suid: true })
     }
 
-    /// Writes to pages that exist; false, with nothing lost, if there is a hole.
+    /// Writes to pages that exist; false, with nothing lost, if there is a hole or a shared page.
     fn try_overwrite(&self, state: &State, at: u64, data: &[u8]) -> Result<bool> {
         for piece in state.map.pieces(at, data.len() as u64, self.size) {
-            let Some(to) = piece.data else { return Ok(false) };
+            let Some(to) = piece.data.filter(|_| !piece.shared) else { return Ok(false) };
             let from = (piece.at - at) as usize;
             self.pool.write(to, &data[from..from + piece.len as usize])?;
         }
@@ -164,10 +168,12 @@ impl Fs {
         flags: WriteFlags,
     ) -> Result<()> {
         if range.start > state.size {
-            self.zero_mapped(state, state.size..range.start)?;
+            let tail = state.size..range.start;
+            self.zero_mapped(file, state, tail, flags.origin)?;
         }
         let pages = self.size.page_of(range.start)..self.size.pages_for(range.end);
-        let holes = state.map.holes(pages);
+        self.own(file, state, self.edges(&range), flags.origin)?;
+        let holes = state.map.not_own(pages);
         let new = self.take_pages(file, &holes, flags.origin, Fill::Uninit)?;
         new.iter().for_each(|&e| state.map.insert(e));
         let size = state.size.max(range.end);
@@ -195,7 +201,11 @@ impl Fs {
             // Nobody knows whether the pages are the file's now: ask again before the next access.
             Err(FsError::Transport(_)) if self.shared.is_none() => *state = State::default(),
             Err(_) => {
-                holes.into_iter().for_each(|h| state.map.remove(h));
+                if self.shared.is_some() {
+                    holes.into_iter().for_each(|hole| state.map.remove(hole));
+                } else {
+                    *state = State::default();
+                }
                 self.give_back(&new);
             }
         }
@@ -207,8 +217,8 @@ impl Fs {
         let shift = self.size.shift();
         for hole in holes {
             let (start, end) = (hole.start << shift, hole.end << shift);
-            self.zero_mapped(state, start..range.start.max(start))?;
-            self.zero_mapped(state, range.end.min(end)..end)?;
+            self.zero_in_place(state, start..range.start.max(start))?;
+            self.zero_in_place(state, range.end.min(end)..end)?;
         }
         Ok(())
     }
@@ -233,8 +243,19 @@ impl Fs {
         self.meta_held(MetaRequest::Commit { ino: file.ino, extents, size, touch, kill_suid }).map(drop)
     }
 
-    /// Zeroes those bytes of `range` that are in pages.
-    pub(super) fn zero_mapped(&self, state: &State, range: Range<u64>) -> Result<()> {
+    /// Zeroes those bytes of `range` that are in pages, which become the file's own.
+    pub(super) fn zero_mapped(
+        &self,
+        file: &File,
+        state: &mut State,
+        range: Range<u64>,
+        origin: Origin,
+    ) -> Result<()> {
+        self.own(file, state, [range.clone()], origin)?;
+        self.zero_in_place(state, range)
+    }
+
+    fn zero_in_place(&self, state: &State, range: Range<u64>) -> Result<()> {
         if range.start >= range.end {
             return Ok(());
         }

@@ -3,8 +3,8 @@
 use crate::fs::Access;
 use crate::fs::locks::LockWanted;
 use crate::fs::ranges::Falloc;
-use fuser::{FileAttr, FileType, INodeNo, LockOwner, OpenFlags, RenameFlags, Request, TimeOrNow};
-use pool::proto::meta::{Attr, Caller, Ino, Kind, NewNode, RenameMode, SetTime, Time};
+use fuser::{FileAttr, FileType, INodeNo, LockOwner, TimeOrNow};
+use pool::proto::meta::{Attr, Ino, Kind, NewNode, RenameMode, SetTime, Time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub fn file_type(kind: Kind) -> FileType {
@@ -84,10 +84,6 @@ pub fn set_time(t: TimeOrNow) -> SetTime {
     }
 }
 
-pub fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid() }
-}
-
 /// What mknod(2) asks for; `None` for a type that it cannot make.
 pub fn new_node(mode: u32, rdev: u32) -> Option<NewNode> {
     match mode & libc::S_IFMT {
@@ -101,13 +97,13 @@ pub fn new_node(mode: u32, rdev: u32) -> Option<NewNode> {
 }
 
 /// What open(2) flags ask for. `uncached`: every open bypasses the kernel's cache.
-pub fn access(flags: OpenFlags, uncached: bool) -> Access {
-    let mode = flags.0 & libc::O_ACCMODE;
+pub fn access(flags: i32, uncached: bool) -> Access {
+    let mode = flags & libc::O_ACCMODE;
     Access {
         read: mode != libc::O_WRONLY,
         write: mode != libc::O_RDONLY,
-        direct: uncached || flags.0 & libc::O_DIRECT != 0,
-        append: flags.0 & libc::O_APPEND != 0,
+        direct: uncached || flags & libc::O_DIRECT != 0,
+        append: flags & libc::O_APPEND != 0,
     }
 }
 
@@ -117,8 +113,8 @@ pub fn lock(ino: INodeNo, owner: LockOwner, (start, end): (u64, u64), kind: i32,
 }
 
 /// What renameat2(2) flags ask for; `None` for those that are not supported (`RENAME_WHITEOUT`).
-pub fn rename_mode(flags: RenameFlags) -> Option<RenameMode> {
-    match flags.bits() {
+pub fn rename_mode(flags: u32) -> Option<RenameMode> {
+    match flags {
         0 => Some(RenameMode::Replace),
         libc::RENAME_NOREPLACE => Some(RenameMode::NoReplace),
         libc::RENAME_EXCHANGE => Some(RenameMode::Exchange),
