@@ -5,10 +5,13 @@
 
 mod bench;
 mod clone;
+mod dht;
 mod link;
+mod shell;
 mod status;
 mod units;
 
+use crate::dht::DhtError;
 use crate::error::PoolError;
 use crate::proto::cluster::ClusterError;
 use crate::transport::TransportError;
@@ -32,6 +35,10 @@ enum Command {
     Clone(clone::CloneArgs),
     /// Measure reads and writes of the pool, or of bare memory.
     Bench(Box<bench::BenchArgs>),
+    /// Make and use a hash table in the pool.
+    Dht(dht::DhtArgs),
+    /// Use the pool by hand, or by a script from standard input.
+    Shell(shell::ShellArgs),
 }
 
 /// Where the cluster is.
@@ -55,6 +62,11 @@ enum ToolError {
     Mismatch(String),
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
+    #[error(transparent)]
+    Dht(#[from] DhtError),
+    /// It works, and the answer is no.
+    #[error("{0}")]
+    No(String),
     #[error("{0}")]
     Usage(String),
 }
@@ -66,6 +78,8 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Clone(arguments) => clone::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Dht(arguments) => dht::run(&arguments),
+        Command::Shell(arguments) => shell::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
