@@ -134,7 +134,9 @@ impl Handler for Daemon {
     fn handle(&self, request: Request) -> Reply {
         match request {
             Request::Page(request) => Reply::Page(self.page_request(request)),
-            Request::Meta(_) | Request::Peer(_) | Request::Cluster(_) => Reply::Unsupported,
+            Request::Meta(_) | Request::Mount(_) | Request::Peer(_) | Request::Cluster(_) => {
+                Reply::Unsupported
+            }
         }
     }
 }

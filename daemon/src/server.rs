@@ -80,7 +80,7 @@ impl Node {
             Request::Peer(request) => {
                 self.serve_peer(request, Once::new(move |result| answer(Reply::Peer(result))));
             }
-            Request::Cluster(_) | Request::Meta(_) => answer(Reply::Unsupported),
+            Request::Cluster(_) | Request::Meta(_) | Request::Mount(_) => answer(Reply::Unsupported),
         }
     }
 

@@ -15,7 +15,6 @@ use crate::barrier::{Answer, Barriers};
 use crate::change::{Change, ClusterChange};
 use crate::clock::Clock;
 use crate::directory::Directory;
-use crate::mounts::Mounts;
 use crate::racks::{Racks, check_region};
 use crate::store::{Store, StoreError};
 use crate::sweep::{Sweeper, Task};
@@ -54,7 +53,6 @@ pub(crate) struct ClusterState {
 struct Members {
     racks: Racks,
     sweeper: Sweeper,
-    mounts: Mounts,
 }
 
 impl ClusterState {
@@ -70,7 +68,7 @@ impl ClusterState {
             cluster,
             changing: Mutex::default(),
             directory: RwLock::new(directory),
-            members: Mutex::new(Members { racks, sweeper: Sweeper::default(), mounts: Mounts::default() }),
+            members: Mutex::new(Members { racks, sweeper: Sweeper::default() }),
             barriers: Barriers::default(),
             store,
             unsettled: AtomicBool::new(false),
@@ -88,7 +86,6 @@ impl ClusterState {
     pub(crate) fn is_quick(&self, request: &ClusterRequest) -> bool {
         match request {
             ClusterRequest::Describe | ClusterRequest::Racks | ClusterRequest::Beat { .. } => true,
-            ClusterRequest::Mount { .. } | ClusterRequest::Unmount { .. } => true,
             ClusterRequest::Locate { pages } => pages.len() <= FEW && self.directory.try_read().is_some(),
             _ => false,
         }
@@ -107,14 +104,6 @@ impl ClusterState {
             ClusterRequest::Resolve { token, pages } => self.resolve(token, &pages),
             ClusterRequest::Gone { rack, pages } => self.gone(rack, &pages),
             ClusterRequest::Racks => Ok(self.list()),
-            ClusterRequest::Mount { mount, by } => {
-                let now = self.clock.elapsed();
-                self.members.lock().mounts.hold(mount, by, now).map(|()| ClusterReply::Done)
-            }
-            ClusterRequest::Unmount { mount } => {
-                self.members.lock().mounts.release(mount);
-                Ok(ClusterReply::Done)
-            }
             ClusterRequest::Barrier { name, .. } => {
                 Err(ClusterError::Refused(format!("nobody can wait here for barrier {name:?}")))
             }

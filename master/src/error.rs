@@ -36,4 +36,7 @@ pub enum MasterError {
     /// The daemon's answer fits no question.
     #[error("the daemon gave an answer that does not fit the question")]
     Mismatch,
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
 }

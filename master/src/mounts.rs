@@ -1,79 +1,113 @@
-//! Who has the file system mounted: one at a time, for as long as it is heard of.
+//! The mounts of a cluster's file system: their sessions, leases and locks, and requests that wait until others have
+//! given something up. Plain data; nothing is sent from here. What is done with it is in
+//! [`serve`](crate::serve).
 //!
-//! Plain data; time is an argument, counted from any moment on. Not stored: a mount that is there when the master
-//! comes back says so within a second.
+//! Not stored: a mount whose session is gone opens another, and asks for what it needs again.
 
-use pool::proto::cluster::{ClusterError, MOUNT_LEASE};
+pub(crate) mod leases;
+pub(crate) mod needs;
+mod sessions;
+
+pub(crate) use sessions::Sessions;
+
+use crate::locks::{LockTable, Ticket};
+use leases::Leases;
+use pool::proto::meta::Ino;
+use pool::proto::mount::{MountRequest, Seq};
+use pool::transport::Answer;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-/// A mount that is there.
-struct Held {
-    mount: u64,
-    by: String,
-    heard: Duration,
+/// A request that waits for acknowledgements, or for older requests.
+pub(crate) struct Parked {
+    /// Older ones have lower numbers.
+    pub id: u64,
+    pub session: u64,
+    pub request: MountRequest,
+    pub answer: Answer,
+    /// For which acknowledgements (session and number), and for which older requests (0 and number).
+    pub waits: HashSet<(u64, u64)>,
+    /// Names that were given up for its sake: session, directory, name. As nobody else is granted anything on that
+    /// directory before this request is done, they stay given up.
+    pub given_up: HashSet<(u64, Ino, Vec<u8>)>,
+    /// What it will change.
+    pub changes: Vec<Ino>,
 }
 
-/// The mount that there is, if any.
-#[derive(Default)]
-pub(crate) struct Mounts(Option<Held>);
+impl Parked {
+    /// A request that has just come.
+    pub(crate) fn new(id: u64, session: u64, request: MountRequest, answer: Answer) -> Self {
+        let (waits, given_up, changes) = Default::default();
+        Self { id, session, request, answer, waits, given_up, changes }
+    }
+}
+
+/// A mount that waits for a lock.
+pub(crate) struct LockWait {
+    pub session: u64,
+    pub answer: Answer,
+    pub since: Duration,
+}
+
+/// All that is known of mounts.
+pub(crate) struct Mounts {
+    pub sessions: Sessions,
+    pub leases: Leases,
+    pub locks: LockTable,
+    /// Inodes without a name, and the sessions that still use them.
+    pub orphans: HashMap<Ino, HashSet<u64>>,
+    pub parked: Vec<Parked>,
+    pub lock_waits: HashMap<Ticket, LockWait>,
+    pub seq: Seq,
+    pub next: u64,
+    pub closed: bool,
+}
 
 impl Mounts {
-    /// The file system is this mount's from now on, for [`MOUNT_LEASE`].
-    pub(crate) fn hold(&mut self, mount: u64, by: String, now: Duration) -> Result<(), ClusterError> {
-        match &self.0 {
-            Some(held) if held.mount != mount && now.saturating_sub(held.heard) < MOUNT_LEASE => {
-                Err(ClusterError::Mounted { by: held.by.clone() })
-            }
-            _ => {
-                self.0 = Some(Held { mount, by, heard: now });
-                Ok(())
-            }
+    /// None yet, in this term of the master: numbers of another are never given out again.
+    pub(crate) fn new(term: u64) -> Self {
+        let first = term << 40;
+        Self {
+            sessions: Sessions::default(),
+            leases: Leases::default(),
+            locks: LockTable::default(),
+            orphans: HashMap::new(),
+            parked: Vec::new(),
+            lock_waits: HashMap::new(),
+            seq: first,
+            next: first + 1,
+            closed: false,
         }
     }
 
-    /// This mount is gone.
-    pub(crate) fn release(&mut self, mount: u64) {
-        self.0 = self.0.take().filter(|held| held.mount != mount);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START: Duration = Duration::from_secs(100);
-
-    fn refused(mounts: &mut Mounts, mount: u64, now: Duration) -> bool {
-        mounts.hold(mount, format!("number {mount}"), now).is_err()
+    /// A number never given out before: of a session or a ticket.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 
-    #[test]
-    fn a_second_mount_is_told_who_has_it() {
-        let mut mounts = Mounts::default();
-        assert!(!refused(&mut mounts, 1, START));
-        let by = "number 1".to_owned();
-        assert_eq!(mounts.hold(2, "number 2".into(), START), Err(ClusterError::Mounted { by }));
+    /// `session` does not use these inodes; those of them that nobody uses, and that have no name, are returned.
+    pub(crate) fn unused(&mut self, session: u64, inos: impl IntoIterator<Item = Ino>) -> Vec<Ino> {
+        let mut free = Vec::new();
+        for ino in inos {
+            if let Some(users) = self.orphans.get_mut(&ino) {
+                users.remove(&session);
+                if users.is_empty() {
+                    self.orphans.remove(&ino);
+                    self.leases.remove(ino);
+                    free.push(ino);
+                }
+            }
+        }
+        free
     }
 
-    #[test]
-    fn a_mount_that_is_heard_of_keeps_it_and_one_that_is_not_loses_it() {
-        let mut mounts = Mounts::default();
-        let later = |n: u32| START + MOUNT_LEASE / 2 * n;
-        assert!(!refused(&mut mounts, 1, later(0)));
-        assert!(!refused(&mut mounts, 1, later(1)));
-        assert!(refused(&mut mounts, 2, later(2)));
-        assert!(!refused(&mut mounts, 2, later(3)));
-        // The first was only stopped.
-        assert!(refused(&mut mounts, 1, later(4)));
-    }
-
-    #[test]
-    fn after_an_unmount_the_next_gets_it_at_once() {
-        let mut mounts = Mounts::default();
-        assert!(!refused(&mut mounts, 1, START));
-        mounts.release(2);
-        assert!(refused(&mut mounts, 2, START));
-        mounts.release(1);
-        assert!(!refused(&mut mounts, 2, START));
+    /// The session is gone, with its leases and locks. Returns inodes as [`unused`](Self::unused).
+    pub(crate) fn remove_session(&mut self, session: u64) -> Vec<Ino> {
+        self.leases.remove_session(session);
+        self.locks.release_session(session);
+        self.parked.iter_mut().for_each(|parked| parked.waits.retain(|(of, _)| *of != session));
+        let orphans: Vec<Ino> = self.orphans.keys().copied().collect();
+        self.unused(session, orphans)
     }
 }

@@ -1,21 +1,25 @@
 //! Serves requests: reads under the lock, or plans, commits and applies; then gives freed pages back. What
 //! is asked about the cluster goes to [`cluster`](crate::cluster).
 
+mod mount;
+
 use crate::clock::{Clock, SystemClock};
 use crate::cluster::{AddressBook, ClusterState};
 use crate::compare::Comparer;
 use crate::config::MasterConfig;
 use crate::error::MasterError;
+use crate::mounts::Mounts;
 use crate::namespace::edit::Edit;
 use crate::namespace::{Namespace, check, ops};
 use crate::reclaim::{Homes, Reclaimer};
 use crate::recovery::{self, Holders, MissingPages, Recovered, Recovery};
 use crate::store::sled::{Identity, SledStore, Tuning};
 use crate::store::{Store, StoreError, Volatile};
-use parking_lot::{RwLock, RwLockUpgradableReadGuard};
-use pool::addr::RackId;
+use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard};
+use pool::addr::{PageRun, RackId};
 use pool::proto::cluster::{Cluster, ClusterError, ClusterReply, ClusterRequest};
 use pool::proto::meta::{MetaError, MetaReply, MetaRequest};
+use pool::proto::mount::MountError;
 use pool::proto::{Reply, Request};
 use pool::transport::{Answer, Handler, Transport};
 use pool::workers::Workers;
@@ -40,6 +44,8 @@ struct Core {
     recovery: Recovery,
     /// For a master of a cluster.
     cluster: Option<Arc<ClusterState>>,
+    /// For a master of a cluster. Before the namespace in the lock order.
+    mounts: Option<Mutex<Mounts>>,
     comparer: Comparer,
     workers: Workers,
 }
@@ -105,8 +111,15 @@ impl Master {
         };
         let (comparer, workers) = (Comparer::default(), Workers::new("master-worker", 16));
         let ns = RwLock::new(ns);
-        let core = Core { ns, store, clock, reclaimer, recovery, cluster, comparer, workers };
-        Ok(Self { core: Arc::new(core) })
+        let mounts = cluster.as_ref().map(|cluster| Mutex::new(Mounts::new(cluster.cluster().term)));
+        let core = Core { ns, store, clock, reclaimer, recovery, cluster, mounts, comparer, workers };
+        let core = Arc::new(core);
+        if core.mounts.is_some() {
+            let time = Arc::downgrade(&core);
+            let thread = std::thread::Builder::new().name("master-time".into());
+            thread.spawn(move || mount::keep_time(&time)).map_err(MasterError::Thread)?;
+        }
+        Ok(Self { core })
     }
 
     /// What opening found, and did about it.
@@ -147,7 +160,13 @@ impl Master {
         check::problems(&self.core.ns.read())
     }
 
+    /// How many mounts of the file system there are, and how many inodes they hold leases of.
+    pub fn mounts(&self) -> (usize, usize) {
+        self.core.count_mounts()
+    }
+
     fn stop(&self) {
+        self.core.close_mounts();
         if let Some(cluster) = &self.core.cluster {
             cluster.close();
         }
@@ -169,6 +188,11 @@ impl Core {
             (Request::Cluster(request), Some(cluster)) => {
                 Reply::Cluster(self.serve_cluster(cluster, request))
             }
+            (Request::Mount(request), _) => {
+                let (sender, receiver) = channel();
+                self.serve_mount(request, Box::new(move |reply| drop(sender.send(reply))));
+                receiver.recv().unwrap_or(Reply::Mount(Err(MountError::Ending)))
+            }
             _ => Reply::Unsupported,
         }
     }
@@ -180,7 +204,7 @@ impl Core {
             Request::Cluster(request) => {
                 self.cluster.as_ref().is_none_or(|cluster| cluster.is_quick(request))
             }
-            Request::Page(_) | Request::Peer(_) => true,
+            Request::Page(_) | Request::Peer(_) | Request::Mount(_) => true,
         }
     }
 
@@ -241,28 +265,36 @@ impl Core {
         }
     }
 
-    /// Plans a change, commits it, applies it, and frees what it freed. Readers wait only while it is
-    /// applied.
+    /// Plans a change, commits it, applies it, and frees what it freed.
     fn change(
         &self,
         plan: impl FnOnce(&mut Edit) -> Result<MetaReply, MetaError>,
     ) -> Result<MetaReply, MetaError> {
+        let (reply, freed) = self.plan_and_apply(plan)?;
+        if !freed.is_empty() {
+            self.reclaimer.free(freed);
+        }
+        Ok(reply)
+    }
+
+    /// Plans a change, commits it and applies it; also returns the pages that no file has now. Readers wait only
+    /// while it is applied.
+    fn plan_and_apply(
+        &self,
+        plan: impl FnOnce(&mut Edit) -> Result<MetaReply, MetaError>,
+    ) -> Result<(MetaReply, Vec<PageRun>), MetaError> {
         let ns = self.ns.upgradable_read();
         let mut edit = Edit::new(&ns, self.clock.now());
         let reply = plan(&mut edit)?;
         let plan = edit.finish();
         if plan.changes.is_empty() {
-            return Ok(reply);
+            return Ok((reply, Vec::new()));
         }
         self.store.commit(&plan.changes).map_err(refused)?;
         let mut ns = RwLockUpgradableReadGuard::upgrade(ns);
         plan.changes.into_iter().for_each(|change| ns.apply(change));
         let freed = ns.count_places(plan.shared, plan.freed);
-        drop(ns);
-        if !freed.is_empty() {
-            self.reclaimer.free(freed);
-        }
-        Ok(reply)
+        Ok((reply, freed))
     }
 
     fn sync(&self) -> Result<MetaReply, MetaError> {
@@ -287,6 +319,7 @@ impl Handler for Master {
                 };
                 cluster.wait(name, parties, wait_ms, Box::new(answer));
             }
+            (Request::Mount(request), _) => self.core.serve_mount(request, answer),
             (request, _) if self.core.is_quick(&request) => answer(self.core.handle(request)),
             (request, _) => {
                 let core = Arc::clone(&self.core);

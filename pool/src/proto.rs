@@ -5,12 +5,14 @@
 //! | [`page`] | a client asks its rack's daemon; the master asks any daemon |
 //! | [`peer`] | the daemon of a rack asks that of another |
 //! | [`cluster`] | daemons, clients and tools ask the master about racks and where pages are |
-//! | [`meta`] | a mount asks the master about files |
+//! | [`meta`] | the embedded mount asks the master about files |
+//! | [`mount`] | a mount of a cluster asks the master about files, under leases |
 //!
 //! A [`Transport`](crate::transport::Transport) carries them; it never interprets them.
 
 pub mod cluster;
 pub mod meta;
+pub mod mount;
 pub mod page;
 pub mod peer;
 
@@ -47,6 +49,8 @@ pub enum Request {
     Cluster(cluster::ClusterRequest),
     /// For the master, about files.
     Meta(meta::MetaRequest),
+    /// For the master, from a mount of a cluster.
+    Mount(mount::MountRequest),
 }
 
 /// Any reply.
@@ -60,6 +64,8 @@ pub enum Reply {
     Cluster(Result<cluster::ClusterReply, cluster::ClusterError>),
     /// To a [`Request::Meta`].
     Meta(Result<meta::MetaReply, meta::MetaError>),
+    /// To a [`Request::Mount`].
+    Mount(Result<mount::MountReply, mount::MountError>),
     /// The node does not serve requests of this kind.
     Unsupported,
 }

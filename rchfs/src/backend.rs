@@ -8,6 +8,7 @@ use crate::cluster::{JoinError, Joined};
 use crate::embed::{EmbedError, Embedded};
 use crate::fs::Fs;
 use std::fmt;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Why there is no pool.
@@ -53,9 +54,9 @@ impl Backend {
     ///
     /// # Errors
     /// If the pool does not answer.
-    pub fn file_system(&self, cache: Cache, noatime: bool) -> Result<Fs, BackendError> {
+    pub fn file_system(&self, cache: Cache, noatime: bool) -> Result<Arc<Fs>, BackendError> {
         Ok(match self {
-            Self::Embedded(pool) => pool.file_system(cache, noatime)?,
+            Self::Embedded(pool) => Arc::new(pool.file_system(cache, noatime)?),
             Self::Cluster(pool) => pool.file_system(cache, noatime)?,
         })
     }

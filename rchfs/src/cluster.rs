@@ -2,16 +2,20 @@
 //!
 //! Must not know FUSE, or what the command line looks like.
 
-mod lease;
+mod keeper;
 
 use crate::cli::low::Cache;
 use crate::cli::settings::ClusterSettings;
 use crate::cli::units::Bytes;
 use crate::embed::reserve_pages;
+use crate::fs::FsError;
+use crate::fs::session::Session;
 use crate::fs::{Fs, FsConfig};
-use lease::MountLease;
+use keeper::Keeper;
+use parking_lot::Mutex;
 use pool::{Pool, PoolError};
 use std::fmt;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Why the cluster cannot be joined.
@@ -29,15 +33,21 @@ pub struct JoinError {
 enum JoinFault {
     #[error(transparent)]
     Pool(#[from] PoolError),
-    #[error("{0}")]
-    Mount(String),
+    #[error(transparent)]
+    Session(#[from] FsError),
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    #[error("the file system is in use already")]
+    InUse,
 }
 
 /// A client of a cluster.
 pub struct Joined {
     master: String,
     pool: Pool,
-    lease: MountLease,
+    /// Until the file system is made.
+    session: Mutex<Option<Session>>,
+    keeper: Mutex<Option<Keeper>>,
 }
 
 impl Joined {
@@ -49,25 +59,31 @@ impl Joined {
         let master = settings.master.clone();
         let join = || {
             let pool = Pool::connect(&settings.master, settings.rack)?;
-            let lease = MountLease::take(pool.transport()).map_err(JoinFault::Mount)?;
-            Ok((pool, lease))
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let by = format!("process {} on {}, rack {}", std::process::id(), host.trim(), settings.rack);
+            let session = Session::open(pool.transport(), by)?;
+            Ok((pool, session))
         };
         match join() {
-            Ok((pool, lease)) => Ok(Self { master, pool, lease }),
+            Ok((pool, session)) => {
+                let (session, keeper) = (Mutex::new(Some(session)), Mutex::default());
+                Ok(Self { master, pool, session, keeper })
+            }
             Err(source) => Err(JoinError { master, source }),
         }
     }
 
-    /// The mount is over: another may have the file system.
+    /// The mount is over.
     pub fn shutdown(&self) {
-        self.lease.end();
+        let keeper = self.keeper.lock().take();
+        keeper.into_iter().for_each(Keeper::end);
     }
 
     /// The file system on the pool.
     ///
     /// # Errors
-    /// If the daemon does not answer.
-    pub fn file_system(&self, cache: Cache, noatime: bool) -> Result<Fs, JoinError> {
+    /// If the daemon does not answer, or this is asked a second time.
+    pub fn file_system(&self, cache: Cache, noatime: bool) -> Result<Arc<Fs>, JoinError> {
         let stat = self
             .pool
             .stat()
@@ -78,7 +94,13 @@ impl Joined {
             Cache::Auto => reserve_pages(total, self.pool.page_size()),
         };
         let config = FsConfig { reserve_pages, durable: true, noatime };
-        Ok(Fs::new(self.pool.clone(), self.pool.transport(), config))
+        let fault = |source| JoinError { master: self.master.clone(), source };
+        let session = self.session.lock().take().ok_or_else(|| fault(JoinFault::InUse))?;
+        let fs = Fs::new_shared(self.pool.clone(), self.pool.transport(), config, session);
+        let fs = Arc::new(fs);
+        let keeper = Keeper::start(fs.clone()).map_err(|e| fault(JoinFault::Thread(e)))?;
+        *self.keeper.lock() = Some(keeper);
+        Ok(fs)
     }
 }
 

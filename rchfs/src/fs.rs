@@ -11,16 +11,23 @@ pub mod errno;
 pub mod error;
 pub mod file;
 mod handles;
+mod held;
 mod inodes;
 pub mod io;
+mod known;
+pub mod locks;
 mod map;
 pub mod names;
 pub mod ranges;
+mod revoke;
+pub mod session;
+mod shared;
 pub mod space;
 mod times;
 
 pub use error::{FsError, Result};
 pub use file::Access;
+pub use held::Polled;
 pub use space::{Origin, Space};
 
 use handles::Handles;
@@ -31,6 +38,8 @@ use pool::addr::PageSize;
 use pool::proto::meta::{Attr, Ino, MetaReply, MetaRequest, Time};
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::Transport;
+use session::Session;
+use shared::Shared;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
@@ -57,6 +66,21 @@ pub trait Kernel: Send + Sync {
 
     /// Sets how many bytes of dirty data the kernel may hold. Must not wait for the kernel, either.
     fn limit_dirty(&self, bytes: u64);
+
+    /// Has the kernel write back what was written to `ino` through mappings, and drop attributes and data of it.
+    /// Returns when that is done, so it must not be called on a thread that answers requests.
+    fn drop_pages(&self, ino: Ino);
+
+    /// Makes the kernel ask anew for the attributes of `ino`, and for what names stand for in it. Waits for no
+    /// request.
+    fn names_changed(&self, ino: Ino);
+
+    /// Has the kernel forget the directory that it knows as `name` in `dir`, which has moved: it could not be found
+    /// elsewhere otherwise. Waits for requests on `dir`, but only for a moment: they may be waiting for the caller.
+    fn drop_name(&self, dir: Ino, name: &[u8]);
+
+    /// Makes the kernel ask anew for what all names stand for. Waits for no request.
+    fn forget_names(&self);
 }
 
 /// A mounted file system.
@@ -73,6 +97,8 @@ pub struct Fs {
     clones: RwLock<()>,
     /// Pages to give out until the kernel is told anew how much it may hold.
     until_limit: AtomicI64,
+    /// If other mounts use the files too.
+    shared: Option<Shared>,
 }
 
 impl Fs {
@@ -89,7 +115,16 @@ impl Fs {
             kernel: OnceLock::new(),
             clones: RwLock::new(()),
             until_limit: AtomicI64::new(0),
+            shared: None,
         }
+    }
+
+    /// As [`new`](Self::new), for a namespace that other mounts use too. Somebody must poll
+    /// ([`poll`](Self::poll)) and call [`tend`](Self::tend) all the time.
+    pub fn new_shared(pool: Pool, transport: Arc<dyn Transport>, config: FsConfig, session: Session) -> Self {
+        let mut fs = Self::new(pool, transport, config);
+        (fs.inodes, fs.shared) = (Inodes::shared(), Some(Shared::new(session)));
+        fs
     }
 
     /// Says how to reach the kernel. The first call counts.
@@ -112,6 +147,9 @@ impl Fs {
 
     /// Sends a request to the master.
     fn meta(&self, request: MetaRequest) -> Result<MetaReply> {
+        if let Some(shared) = &self.shared {
+            return shared.meta(request);
+        }
         match self.transport.call(NodeId::Master, Request::Meta(request))? {
             Reply::Meta(reply) => Ok(reply?),
             _ => Err(Self::bad_reply()),
@@ -130,10 +168,26 @@ impl Fs {
         FsError::BadReply(NodeId::Master)
     }
 
+    /// As [`meta_attr`](Self::meta_attr), of what is done to a file that is held exclusively.
+    fn meta_held(&self, request: MetaRequest) -> Result<Attr> {
+        let reply = match &self.shared {
+            Some(shared) => shared.meta_held(&request)?,
+            None => self.meta(request)?,
+        };
+        match reply {
+            MetaReply::Attr(attr) => Ok(attr),
+            _ => Err(Self::bad_reply()),
+        }
+    }
+
     /// Tells the master that nothing refers to these inodes any more.
     fn forget_at_master(&self, inos: Vec<Ino>) {
         if inos.is_empty() {
             return;
+        }
+        if self.shared.is_some() {
+            // Leases are given back with them, a few times a second.
+            return inos.into_iter().for_each(|ino| self.inodes.unused_again(ino));
         }
         if let Err(e) = self.meta(MetaRequest::Forget { inos }) {
             log::warn!("unlinked files keep their pages until the next mount: {e}");

@@ -18,9 +18,9 @@ pub use uring::UringError;
 use decide::{Answer, Decided, Decider, Known, NewName, Pass, Room, Who, Xattr};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use pool::proto::meta::{Attr, Ino, SetAttr};
 use std::cell::RefCell;
@@ -105,15 +105,21 @@ impl Filesystem for FuseFs {
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_ATOMIC_O_TRUNC
             | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
-            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_POSIX_ACL
             | InitFlags::FUSE_DONT_MASK;
-        if !self.decider.is_uncached() {
-            wanted |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
+        if self.decider.is_shared() {
+            // With FUSE_WRITEBACK_CACHE the kernel would go by its own idea of a file's size.
+            wanted |=
+                InitFlags::FUSE_CACHE_SYMLINKS | InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS;
+        } else {
+            wanted |= InitFlags::FUSE_DO_READDIRPLUS
+                | InitFlags::FUSE_READDIRPLUS_AUTO
+                | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+            if !self.decider.is_uncached() {
+                wanted |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
+            }
         }
         if let Some(agreed) = &self.rings {
             wanted |= InitFlags::FUSE_OVER_IO_URING;
@@ -282,7 +288,7 @@ impl Filesystem for FuseFs {
     fn write(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
@@ -291,24 +297,98 @@ impl Filesystem for FuseFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        written(reply, self.decider.write(fh.0, offset, data, write_flags));
+        match ok_or_reply!(reply, self.decider.append(fh.0, data, write_flags)) {
+            None => written(reply, self.decider.write(fh.0, offset, data, write_flags)),
+            Some(at) if at == offset => reply.written(data.len() as u32),
+            Some(_) => {
+                // The kernel takes it to be elsewhere: what it has of the pages where it is is out of date.
+                let len = data.len() as u32;
+                self.decider.write_back(Ino(ino.0), move || reply.written(len));
+            }
+        }
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        empty(reply, self.decider.flush());
+    fn flush(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        empty(reply, self.decider.flush(fh.0, owner.0));
+    }
+
+    /// Nothing that ioctl(2) asks for is known.
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
     }
 
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.decider.release(fh.0));
+        let owner = lock_owner.map(|owner| owner.0);
+        empty(reply, self.decider.release(Ino(ino.0), fh.0, owner));
+    }
+
+    fn getlk(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let wanted = convert::lock(ino, owner, (start, end), kind, pid);
+        match ok_or_reply!(reply, self.decider.test_lock(&wanted)) {
+            Some(found) => {
+                let kind = if found.exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+                reply.locked(*found.range.start(), *found.range.end(), kind, found.pid);
+            }
+            None => reply.locked(start, end, libc::F_UNLCK, 0),
+        }
+    }
+
+    fn setlk(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        if kind == libc::F_UNLCK {
+            return empty(reply, self.decider.unlock(Ino(ino.0), owner.0, start..=end));
+        }
+        let wanted = convert::lock(ino, owner, (start, end), kind, pid);
+        if !sleep {
+            return empty(reply, self.decider.lock(&wanted, false));
+        }
+        // It may take for ever, so it must not keep a thread that answers requests.
+        let decider = self.decider.clone();
+        let wait = move || empty(reply, decider.lock(&wanted, true));
+        if let Err(why) = std::thread::Builder::new().name("lock".into()).spawn(wait) {
+            log::error!("cannot start a thread to wait for a lock: {why}");
+        }
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {

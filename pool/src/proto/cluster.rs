@@ -10,14 +10,10 @@
 
 use crate::addr::{PageId, PageSize, RackId};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 use thiserror::Error;
 
 /// Page ids in a block: what a rack is given at a time.
 pub const BLOCK: u64 = 1 << 20;
-
-/// How long a mount of the file system is taken to be there after it was last heard of.
-pub const MOUNT_LEASE: Duration = Duration::from_secs(3);
 
 /// A request to the master.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,19 +81,6 @@ pub enum ClusterRequest {
     },
     /// The racks there are. Answered by [`ClusterReply::Racks`].
     Racks,
-    /// I mount the file system, and nobody else does until [`MOUNT_LEASE`] from now; said again and again.
-    /// Answered by [`ClusterReply::Done`] or [`ClusterError::Mounted`].
-    Mount {
-        /// A random number, new at each mount.
-        mount: u64,
-        /// Who that is, for people to read.
-        by: String,
-    },
-    /// The file system is mounted no longer. Answered by [`ClusterReply::Done`].
-    Unmount {
-        /// As in [`Mount`](Self::Mount).
-        mount: u64,
-    },
     /// Wait until `parties` callers have asked with the same name. Answered by [`ClusterReply::Done`] to
     /// all at once; [`ClusterError::Refused`] if they do not come within `wait_ms`.
     Barrier {
@@ -261,12 +244,6 @@ pub enum ClusterError {
     /// There is no such rack.
     #[error("there is no rack {0} in this cluster; `rcmp status` lists those there are")]
     NoSuchRack(RackId),
-    /// The file system has one mount at a time.
-    #[error("the file system is mounted by {by}, and one mount at a time can have it; unmount that first")]
-    Mounted {
-        /// By whom.
-        by: String,
-    },
     /// The request cannot be carried out now.
     #[error("{0}")]
     Refused(String),

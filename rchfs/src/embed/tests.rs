@@ -66,7 +66,8 @@ fn make_file_with_page(pool: &Embedded) {
     let fs = pool.file_system(Cache::Auto, false).unwrap();
     let caller = Caller { uid: 0, gid: 0 };
     let what = Making { parent: Ino::ROOT, name: b"f", caller, perm: 0o644, umask: 0 };
-    let (_, handle) = fs.create(what, Access { read: true, write: true, direct: false }).unwrap();
+    let (_, handle) =
+        fs.create(what, Access { read: true, write: true, direct: false, append: false }).unwrap();
     fs.write(handle, 0, b"hello", WriteFlags { origin: Origin::Program, kill_suid: false }).unwrap();
     fs.release(handle).unwrap();
 }

@@ -11,7 +11,7 @@
 
 use super::Fs;
 use super::error::{FsError, Result};
-use super::file::{File, State};
+use super::file::{File, Held, State};
 use super::io::WriteFlags;
 use super::space::Origin;
 use pool::Fill;
@@ -66,7 +66,7 @@ impl Fs {
             }
             Err(e) => {
                 // Whether they are the file's now is not known if the master did not answer.
-                if matches!(e, FsError::Transport(_)) {
+                if matches!(e, FsError::Transport(_)) && self.shared.is_none() {
                     *state = State::default();
                 } else {
                     self.give_back(&new);
@@ -98,7 +98,8 @@ impl Fs {
     pub(super) fn clone_pages(&self, from: (&File, u64), to: (&File, u64), len: u64) -> Result<u64> {
         let ((from, from_at), (to, to_at)) = (from, to);
         let aligned = (from_at | to_at) & (self.size.bytes() - 1) == 0;
-        if !aligned || from.ino == to.ino || len < self.size.bytes() {
+        // Between mounts pages are copied.
+        if self.shared.is_some() || !aligned || from.ino == to.ino || len < self.size.bytes() {
             return Ok(0);
         }
         let _no_clone = self.clones.read();
@@ -110,7 +111,7 @@ impl Fs {
             (from.state.write(), target)
         };
         for (file, state) in [(from, &mut source), (to, &mut target)] {
-            if !state.loaded {
+            if state.held == Held::Nothing {
                 self.load(file, state)?;
             }
         }
@@ -142,6 +143,10 @@ impl Fs {
         let number =
             std::str::from_utf8(value).ok().and_then(|text| text.trim_end_matches('\0').parse().ok());
         let from = Ino(number.ok_or(FsError::BadRange)?);
+        if self.shared.is_some() {
+            // Nobody could keep the other mounts from writing meanwhile.
+            return Err(FsError::NotSupported);
+        }
         let _nobody_writes = self.clones.write();
         for file in self.inodes.all_live() {
             self.flush_times(&file)?;

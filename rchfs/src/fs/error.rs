@@ -3,6 +3,7 @@
 use pool::PoolError;
 use pool::proto::NodeId;
 use pool::proto::meta::MetaError;
+use pool::proto::mount::MountError;
 use pool::transport::TransportError;
 use thiserror::Error;
 
@@ -19,6 +20,24 @@ pub enum FsError {
     /// A node did not answer.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The master does not serve this mount.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// There is no session at the master, and none could be had in time.
+    #[error("the master does not answer, so what this mount knows may be out of date")]
+    NoSession,
+    /// What was written could not be kept: the mount was away, and others have changed the file.
+    #[error("the mount was cut off, and what was written to the file meanwhile is lost")]
+    Lost,
+    /// To wait for a lock would be to wait for oneself.
+    #[error("waiting for this lock would never end")]
+    Deadlock,
+    /// The lock is not free.
+    #[error("the lock is not free")]
+    Locked,
+    /// There are too many locks.
+    #[error("too many locks")]
+    TooManyLocks,
     /// A node answered with something else than what was asked.
     #[error("{0:?} gave an answer that does not fit the request")]
     BadReply(NodeId),

@@ -1,13 +1,15 @@
 //! The state that everybody who has a file open shares, and the handles that name it.
 //!
 //! Lock order: the mount's `clones`, a file's `state`, then whatever the pool and the master lock. Only
-//! [`clone`](super::clone) locks the states of two files, that of the lower inode number first.
+//! [`clone`](super::clone) locks the states of two files, that of the lower inode number first. See also
+//! [`shared`](super::shared).
 
 use super::map::ExtentMap;
-use parking_lot::RwLock;
-use pool::proto::meta::Ino;
+use parking_lot::{Condvar, Mutex, RwLock};
+use pool::addr::PageRun;
+use pool::proto::meta::{Attr, Extent, Ino};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// An open regular file.
 pub struct File {
@@ -26,17 +28,63 @@ pub struct File {
     pub cached_writers: AtomicU32,
     /// Until when (seconds since 1970) its access time needs no look.
     pub atime_good_until: AtomicI64,
+    /// Handles that can write, also through a mapping. Counted up only while the file is held exclusively; from then on
+    /// it is held so or not at all.
+    pub writers: AtomicU32,
+    /// A thread asks the master for a lease; others wait for it. Never locked while anything is waited for.
+    pub asking: Mutex<bool>,
+    /// That is over.
+    pub asked: Condvar,
+    /// Reads that were answered, perhaps into the kernel's cache.
+    pub fills: AtomicU64,
+    /// Reads must leave gaps, so that the cache can be emptied: how long, in steps.
+    pub slow: AtomicU32,
+    /// What the kernel still holds of it was written under a lease that is gone, and is refused.
+    pub fenced: AtomicBool,
+    /// Something that was written to it is lost, and nobody has been told.
+    pub lost: AtomicBool,
+    /// It is among those that have something to tell the master.
+    pub queued: AtomicBool,
+}
+
+/// What this mount may do with a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Held {
+    /// Size and map are not known.
+    #[default]
+    Nothing,
+    /// Read it.
+    Shared,
+    /// Write it. What is not shared with other mounts is held so once it was loaded.
+    Exclusive,
 }
 
 /// Size and map of a file.
 #[derive(Default)]
 pub struct State {
-    /// The master was asked for the map.
-    pub loaded: bool,
+    /// The lease; without one the rest says nothing.
+    pub held: Held,
     /// Size in bytes.
     pub size: u64,
     /// Where the bytes are. Bytes of a page that lie past the size are unspecified.
     pub map: ExtentMap,
+    /// Pages that the master does not know of yet; also in `map`.
+    pub pending: ExtentMap,
+    /// The master does not know of all pages, or not of the size.
+    pub dirty: bool,
+}
+
+impl State {
+    /// As the master has it.
+    /// `shared`: those of its pages that are in other places too, in the order of ids.
+    pub fn of(held: Held, attr: Attr, extents: Vec<Extent>, shared: &[PageRun]) -> Self {
+        let mut map = ExtentMap::default();
+        for extent in extents {
+            map.insert(extent);
+            map.share_pages(extent, shared);
+        }
+        Self { held, size: attr.size, map, ..Self::default() }
+    }
 }
 
 impl File {
@@ -50,7 +98,28 @@ impl File {
             squeezed: AtomicBool::new(false),
             cached_writers: AtomicU32::new(0),
             atime_good_until: AtomicI64::new(i64::MIN),
+            writers: AtomicU32::new(0),
+            asking: Mutex::new(false),
+            asked: Condvar::new(),
+            fills: AtomicU64::new(0),
+            slow: AtomicU32::new(0),
+            fenced: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            queued: AtomicBool::new(false),
         }
+    }
+
+    /// Waits until no other thread asks for a lease, and keeps them from it.
+    pub fn start_asking(&self) {
+        let mut asking = self.asking.lock();
+        self.asked.wait_while(&mut asking, |asking| *asking);
+        *asking = true;
+    }
+
+    /// Lets others ask.
+    pub fn stop_asking(&self) {
+        *self.asking.lock() = false;
+        self.asked.notify_all();
     }
 
     /// Notes a write: `past_cache` if the kernel does not keep the times of it.
@@ -77,6 +146,8 @@ pub struct Access {
     pub write: bool,
     /// The kernel's cache is bypassed.
     pub direct: bool,
+    /// Every write goes to the end of the file.
+    pub append: bool,
 }
 
 /// One open(2) of a file.

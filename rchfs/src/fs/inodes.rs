@@ -1,7 +1,8 @@
 //! The inodes that the kernel knows of: how often it was told, what is open, what was unlinked.
 //!
 //! The kernel may name an inode as long as it has not forgotten every lookup of it, so an unlinked
-//! inode lives until then. A shard's lock is a leaf: nothing else is locked while it is held.
+//! inode lives until then. A shard's lock is a leaf, but for that of
+//! the list of what is unused.
 
 use super::file::File;
 use parking_lot::Mutex;
@@ -17,6 +18,9 @@ pub struct Inodes {
     shards: Vec<Mutex<HashMap<Ino, Known>>>,
     /// Unlinked files that nobody has open: they go as soon as the kernel forgets them.
     doomed: Doomed,
+    /// Unused inodes stay, and are listed, until the leases on them are given back.
+    keep: bool,
+    unused: Mutex<Vec<Ino>>,
 }
 
 #[derive(Default)]
@@ -62,11 +66,62 @@ impl Known {
 
 impl Default for Inodes {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), doomed: Doomed::default() }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            doomed: Doomed::default(),
+            keep: false,
+            unused: Mutex::default(),
+        }
     }
 }
 
 impl Inodes {
+    /// For a namespace that others use too: what is not used any more is listed
+    /// ([`take_unused`](Self::take_unused)).
+    pub fn shared() -> Self {
+        Self { keep: true, ..Self::default() }
+    }
+
+    /// Inodes that may not be used any more.
+    pub fn take_unused(&self) -> Vec<Ino> {
+        let mut unused = std::mem::take(&mut *self.unused.lock());
+        unused.sort_unstable();
+        unused.dedup();
+        unused
+    }
+
+    /// Lists `ino` again.
+    pub fn unused_again(&self, ino: Ino) {
+        self.unused.lock().push(ino);
+    }
+
+    /// Removes `ino` if it is not used; true if it is not there then.
+    pub fn remove_unused(&self, ino: Ino) -> bool {
+        let mut shard = self.shard(ino).lock();
+        match shard.get(&ino) {
+            None => true,
+            // Whoever works on the file without a handle has it too.
+            Some(known)
+                if known.unused() && known.file.as_ref().is_none_or(|f| Arc::strong_count(f) == 1) =>
+            {
+                let orphan = shard.remove(&ino).and_then(|known| known.orphan);
+                self.doomed.remove(orphan);
+                true
+            }
+            Some(known) => {
+                if known.unused() {
+                    self.unused.lock().push(ino);
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether a program has it open.
+    pub fn is_open(&self, ino: Ino) -> bool {
+        self.shard(ino).lock().get(&ino).is_some_and(|known| known.opens > 0)
+    }
+
     fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Known>> {
         &self.shards[(ino.0 % SHARDS) as usize]
     }
@@ -102,7 +157,9 @@ impl Inodes {
         let Some(known) = shard.get_mut(&ino) else { return false };
         known.opens = known.opens.saturating_sub(1);
         if known.opens == 0 {
-            known.file = None;
+            if !self.keep {
+                known.file = None;
+            }
             self.doomed.add(known.orphan);
         }
         self.drop_unused(&mut shard, ino)
@@ -172,6 +229,10 @@ impl Inodes {
     /// Removes the entry if nothing refers to it; true if it was of an unlinked inode.
     fn drop_unused(&self, shard: &mut HashMap<Ino, Known>, ino: Ino) -> bool {
         if !shard.get(&ino).is_some_and(Known::unused) {
+            return false;
+        }
+        if self.keep {
+            self.unused.lock().push(ino);
             return false;
         }
         let Some(Known { orphan: Some(bytes), .. }) = shard.remove(&ino) else { return false };

@@ -12,12 +12,15 @@
 
 use super::Fs;
 use super::error::{FsError, Result};
-use super::file::{File, State};
+use super::file::{File, Handle, Held, State};
+use super::held::KEEP_BACK;
 use super::space::Origin;
 use pool::Fill;
 use pool::proto::meta::{Extent, FILE_SIZE_MAX, MetaRequest};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// How a write came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +44,13 @@ impl Fs {
     }
 
     pub(super) fn read_file(&self, file: &File, at: u64, out: &mut [u8]) -> Result<usize> {
-        let mut state = file.state.read();
-        if !state.loaded {
-            drop(state);
-            state = self.loaded(file)?;
+        let slow = file.slow.load(Ordering::Relaxed);
+        if slow > 0 {
+            std::thread::sleep(Duration::from_micros(100) * slow.min(50));
+        }
+        let state = self.loaded(file, Held::Shared)?;
+        if self.shared.is_some() {
+            file.fills.fetch_add(1, Ordering::SeqCst);
         }
         let len = state.size.saturating_sub(at).min(out.len() as u64);
         for piece in state.map.pieces(at, len, self.size) {
@@ -58,15 +64,6 @@ impl Fs {
         Ok(len as usize)
     }
 
-    /// The state, shared, with its map.
-    pub(super) fn loaded<'a>(&self, file: &'a File) -> Result<parking_lot::RwLockReadGuard<'a, State>> {
-        let mut state = file.state.write();
-        if !state.loaded {
-            self.load(file, &mut state)?;
-        }
-        Ok(parking_lot::RwLockWriteGuard::downgrade(state))
-    }
-
     /// Writes all of `data` at `at`, or nothing that counts.
     pub fn write(&self, handle: u64, at: u64, data: &[u8], flags: WriteFlags) -> Result<()> {
         let handle = self.handles.get(handle)?;
@@ -76,19 +73,79 @@ impl Fs {
         self.write_file(&handle.file, at, data, flags)
     }
 
-    pub(super) fn write_file(&self, file: &File, at: u64, data: &[u8], flags: WriteFlags) -> Result<()> {
+    /// Writes all of `data` at the end of a file that is shared with other mounts, if the handle was opened to
+    /// append; whether it was, and where the data is then.
+    pub fn append(&self, handle: u64, data: &[u8], flags: WriteFlags) -> Result<Option<u64>> {
+        let handle = self.handles.get(handle)?;
+        let Handle { file, access } = &*handle;
+        if self.shared.is_none() || !access.append || !access.write || flags.origin == Origin::Cache {
+            return Ok(None);
+        }
+        self.check_lost(file)?;
+        let mut state = self.exclusive(file)?;
+        let at = state.size;
+        let end = at.checked_add(data.len() as u64).filter(|&e| e <= FILE_SIZE_MAX).ok_or(FsError::TooBig)?;
+        file.wrote(true);
+        if flags.kill_suid {
+            self.kill_suid(file)?;
+        }
+        self.extend(file, &mut state, at..end, data, flags)?;
+        Ok(Some(at))
+    }
+
+    pub(super) fn write_file(&self, file: &Arc<File>, at: u64, data: &[u8], flags: WriteFlags) -> Result<()> {
+        if self.shared.is_some() {
+            return self.write_shared(file, at, data, flags);
+        }
         let end = at.checked_add(data.len() as u64).filter(|&e| e <= FILE_SIZE_MAX).ok_or(FsError::TooBig)?;
         file.wrote(flags.origin == Origin::Program);
         if flags.kill_suid {
-            self.commit(file, vec![], 0, flags)?;
+            self.kill_suid(file)?;
         }
         let _no_clone = self.clones.read();
         let state = file.state.read();
-        if state.loaded && end <= state.size && self.try_overwrite(&state, at, data)? {
+        if state.held == Held::Exclusive && end <= state.size && self.try_overwrite(&state, at, data)? {
             return Ok(());
         }
         drop(state);
-        self.extend(file, at..end, data, flags)
+        self.extend(file, &mut *self.exclusive(file)?, at..end, data, flags)
+    }
+
+    /// As [`write_file`](Self::write_file), of a file that is shared with other mounts.
+    fn write_shared(&self, file: &Arc<File>, at: u64, data: &[u8], flags: WriteFlags) -> Result<()> {
+        let end = at.checked_add(data.len() as u64).filter(|&e| e <= FILE_SIZE_MAX).ok_or(FsError::TooBig)?;
+        let cached = flags.origin == Origin::Cache;
+        if cached && file.fenced.load(Ordering::SeqCst) {
+            return Err(FsError::Lost);
+        }
+        self.check_lost(file)?;
+        let state = self.loaded(file, Held::Exclusive)?;
+        file.wrote(true);
+        if !flags.kill_suid && end <= state.size && self.try_overwrite(&state, at, data)? {
+            drop(state);
+            self.keeps_back(file);
+            return Ok(());
+        }
+        drop(state);
+        let mut state = self.exclusive(file)?;
+        file.wrote(true);
+        if flags.kill_suid {
+            self.kill_suid(file)?;
+        }
+        if !cached {
+            return self.extend(file, &mut state, at..end, data, flags);
+        }
+        // A mapping has no way to make a file longer: what lies beyond the end was cut off elsewhere.
+        let end = end.min(state.size);
+        if at >= end {
+            return Ok(());
+        }
+        self.extend(file, &mut state, at..end, &data[..(end - at) as usize], flags)
+    }
+
+    /// Set-id bits of the file go. It must be held exclusively.
+    pub(super) fn kill_suid(&self, file: &File) -> Result<()> {
+        self.commit(file, vec![], 0, WriteFlags { origin: Origin::Program, kill_suid: true })
     }
 
     /// Writes to pages that exist; false, with nothing lost, if there is a hole or a shared page.
@@ -101,33 +158,54 @@ impl Fs {
         Ok(true)
     }
 
-    /// Writes where pages are missing or the file must grow.
-    fn extend(&self, file: &File, range: Range<u64>, data: &[u8], flags: WriteFlags) -> Result<()> {
-        let mut state = file.state.write();
-        if !state.loaded {
-            self.load(file, &mut state)?;
-        }
+    /// Writes where pages are missing or the file must grow. The file is held exclusively.
+    fn extend(
+        &self,
+        file: &Arc<File>,
+        state: &mut State,
+        range: Range<u64>,
+        data: &[u8],
+        flags: WriteFlags,
+    ) -> Result<()> {
         if range.start > state.size {
             let tail = state.size..range.start;
-            self.zero_mapped(file, &mut state, tail, flags.origin)?;
+            self.zero_mapped(file, state, tail, flags.origin)?;
         }
         let pages = self.size.page_of(range.start)..self.size.pages_for(range.end);
-        self.own(file, &mut state, self.edges(&range), flags.origin)?;
+        self.own(file, state, self.edges(&range), flags.origin)?;
         let holes = state.map.not_own(pages);
         let new = self.take_pages(file, &holes, flags.origin, Fill::Uninit)?;
         new.iter().for_each(|&e| state.map.insert(e));
         let size = state.size.max(range.end);
         let written = self
-            .zero_edges(&state, &holes, &range)
-            .and_then(|()| self.try_overwrite(&state, range.start, data))
+            .zero_edges(state, &holes, &range)
+            .and_then(|()| self.try_overwrite(state, range.start, data))
             .and_then(|whole| if whole { Ok(()) } else { Err(FsError::TooFewPages) })
-            .and_then(|()| self.commit_new(file, &new, size, state.size, flags));
+            .and_then(|()| match self.shared {
+                Some(_) => {
+                    state.dirty |= !new.is_empty() || size != state.size;
+                    new.iter().for_each(|&extent| state.pending.insert(extent));
+                    Ok(())
+                }
+                None => self.commit_new(file, &new, size, state.size, flags),
+            });
         match &written {
-            Ok(()) => state.size = size,
+            Ok(()) => {
+                state.size = size;
+                self.keeps_back(file);
+                let kept_back: u64 = state.pending.runs().map(|run| u64::from(run.count)).sum();
+                if kept_back << self.size.shift() > KEEP_BACK {
+                    self.tell_locked(file, state)?;
+                }
+            }
             // Nobody knows whether the pages are the file's now: ask again before the next access.
-            Err(FsError::Transport(_)) => *state = State::default(),
+            Err(FsError::Transport(_)) if self.shared.is_none() => *state = State::default(),
             Err(_) => {
-                *state = State::default();
+                if self.shared.is_some() {
+                    holes.into_iter().for_each(|hole| state.map.remove(hole));
+                } else {
+                    *state = State::default();
+                }
                 self.give_back(&new);
             }
         }
@@ -162,7 +240,7 @@ impl Fs {
     ) -> Result<()> {
         let touch = flags.origin == Origin::Program;
         let kill_suid = flags.kill_suid;
-        self.meta_attr(MetaRequest::Commit { ino: file.ino, extents, size, touch, kill_suid }).map(drop)
+        self.meta_held(MetaRequest::Commit { ino: file.ino, extents, size, touch, kill_suid }).map(drop)
     }
 
     /// Zeroes those bytes of `range` that are in pages, which become the file's own.
@@ -195,8 +273,9 @@ impl Fs {
         let handle = self.handles.get(handle)?;
         let file = &handle.file;
         self.flush_times(file)?;
+        self.check_lost(file)?;
         if file.unsynced.swap(false, Ordering::AcqRel) {
-            let runs: Vec<_> = self.loaded(file)?.map.runs().collect();
+            let runs: Vec<_> = self.loaded(file, Held::Shared)?.map.runs().collect();
             if let Err(e) = self.pool.sync_runs(&runs) {
                 file.unsynced.store(true, Ordering::Release);
                 return Err(e.into());

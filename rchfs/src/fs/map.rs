@@ -159,6 +159,11 @@ impl ExtentMap {
         holes
     }
 
+    /// Every extent, in the order of the file.
+    pub fn extents(&self) -> impl Iterator<Item = Extent> {
+        self.runs.iter().map(|(&at, run)| Extent { at, run: run.pages })
+    }
+
     /// Every run of pages, in the order of the file.
     pub fn runs(&self) -> impl Iterator<Item = PageRun> {
         self.runs.values().map(|run| run.pages)

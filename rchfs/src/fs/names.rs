@@ -4,14 +4,19 @@
 use super::Fs;
 use super::clone::CLONE_XATTR;
 use super::error::{FsError, Result};
-use super::file::{Access, File, Handle, State};
+use super::file::{Access, File, Handle, Held, State};
+use super::known::Name;
 use super::space::Origin;
 use pool::proto::meta::{
-    Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaReply, MetaRequest, NewNode, RenameMode, SetAttr,
-    XattrMode,
+    Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode,
+    SetAttr, XattrMode,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// The extended attribute, of every inode of a mount that shares its files with others, that says how many messages
+/// about files the mount has sent to the master. It is not listed.
+pub const MESSAGES: &[u8] = b"trusted.rchfs.messages";
 
 /// Name, owner and mode of something to make.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +36,38 @@ pub struct Making<'a> {
 impl Fs {
     /// The inode called `name`. Counts as one lookup, which [`forget`](Self::forget) takes back.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
-        let attr = self.meta_attr(MetaRequest::Lookup { parent, name: name.to_vec() })?;
+        let attr = match self.lookup_known(parent, name) {
+            Some(known) => known?,
+            None => self.meta_attr(MetaRequest::Lookup { parent, name: name.to_vec() })?,
+        };
         self.inodes.looked_up(attr.ino);
-        Ok(attr)
+        Ok(self.with_size(attr))
+    }
+
+    /// What is known of the name under a lease, if anything is.
+    fn lookup_known(&self, parent: Ino, name: &[u8]) -> Option<Result<Attr>> {
+        let shared = self.shared.as_ref().filter(|shared| shared.session.is_valid())?;
+        match shared.known.name(parent, name) {
+            Name::Is(ino) => shared.known.attr(ino).map(Ok),
+            Name::Free => Some(Err(MetaError::NotFound.into())),
+            Name::Unknown => None,
+        }
+    }
+
+    /// The size of a file is what this mount has made of it.
+    fn with_size(&self, attr: Attr) -> Attr {
+        let Some(file) = self.shared.as_ref().and_then(|_| self.inodes.live(attr.ino)) else { return attr };
+        let state = file.state.read();
+        if state.dirty { Attr { size: state.size, ..attr } } else { attr }
+    }
+
+    /// Attributes, without a message if they are known under a lease.
+    pub(super) fn getattr_known(&self, ino: Ino) -> Result<Attr> {
+        let shared = self.shared.as_ref().filter(|shared| shared.session.is_valid());
+        match shared.and_then(|shared| shared.known.attr(ino)) {
+            Some(attr) => Ok(attr),
+            None => self.meta_attr(MetaRequest::GetAttr { ino }),
+        }
     }
 
     /// The kernel takes back `count` lookups of `ino`.
@@ -55,7 +89,7 @@ impl Fs {
             }
             self.flush_times(&file)?;
         }
-        self.meta_attr(MetaRequest::GetAttr { ino })
+        self.getattr_known(ino)
     }
 
     /// Whether the attributes of `ino` may change without the kernel's doing.
@@ -89,17 +123,18 @@ impl Fs {
 
     fn resize(&self, file: &File, caller: Caller, set: SetAttr, size: u64) -> Result<Attr> {
         let _no_clone = self.clones.read();
-        let mut state = file.state.write();
         let request = MetaRequest::SetAttr { ino: file.ino, caller, set };
-        if !state.loaded && self.load(file, &mut state).is_err() {
+        let mut state = match self.exclusive(file) {
+            Ok(state) => state,
             // Not a regular file: the master knows which error that is.
-            return self.meta_attr(request);
-        }
+            Err(_) => return self.meta_attr(request),
+        };
+        self.tell_locked(file, &mut state)?;
         if size > state.size {
             let tail = state.size..size;
             self.zero_mapped(file, &mut state, tail, Origin::Program)?;
         }
-        let attr = self.meta_attr(request)?;
+        let attr = self.meta_held(request)?;
         state.map.remove(self.size.pages_for(size)..u64::MAX);
         state.size = size;
         file.wrote(false);
@@ -108,7 +143,7 @@ impl Fs {
 
     /// Asks the master for size and map.
     pub(super) fn load(&self, file: &File, state: &mut State) -> Result<()> {
-        let mut fresh = State { loaded: true, ..State::default() };
+        let mut fresh = State { held: Held::Exclusive, ..State::default() };
         let mut from = Some(0);
         while let Some(page) = from {
             let request = MetaRequest::Map { ino: file.ino, from: page, limit: 4096 };
@@ -140,8 +175,26 @@ impl Fs {
     pub fn create(&self, what: Making<'_>, access: Access) -> Result<(Attr, u64)> {
         let attr = self.make(what, NewNode::File)?;
         let file = self.inodes.open(attr.ino);
-        file.state.write().loaded = true;
-        Ok((attr, self.new_handle(file, access)))
+        if self.shared.is_none() {
+            file.state.write().held = Held::Exclusive;
+            return Ok((attr, self.new_handle(file, access)));
+        }
+        match self.opened(file.clone(), access) {
+            Ok(handle) => Ok((attr, handle)),
+            Err(why) => {
+                self.close_file(&file);
+                Err(why)
+            }
+        }
+    }
+
+    /// A handle of a file that was just opened. Whoever may write must hold it exclusively to begin with.
+    fn opened(&self, file: Arc<File>, access: Access) -> Result<u64> {
+        if self.shared.is_some() && access.write {
+            let _held = self.loaded(&file, Held::Exclusive)?;
+            file.writers.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(self.new_handle(file, access))
     }
 
     /// Opens a regular file, emptying it first if `truncate`.
@@ -149,7 +202,8 @@ impl Fs {
         if truncate {
             self.setattr(ino, caller, SetAttr { size: Some(0), ..SetAttr::default() })?;
         }
-        Ok(self.new_handle(self.inodes.open(ino), access))
+        let file = self.inodes.open(ino);
+        self.opened(file.clone(), access).inspect_err(|_| self.close_file(&file))
     }
 
     fn new_handle(&self, file: Arc<File>, access: Access) -> u64 {
@@ -165,9 +219,34 @@ impl Fs {
         if handle.access.write && !handle.access.direct {
             handle.file.cached_writers.fetch_sub(1, Ordering::Relaxed);
         }
+        if self.shared.is_some() {
+            if handle.access.write {
+                handle.file.writers.fetch_sub(1, Ordering::SeqCst);
+            }
+            self.close_file(&handle.file);
+            return Ok(());
+        }
         let flushed = self.flush_times(&handle.file);
         self.close_file(&handle.file);
         flushed
+    }
+
+    /// A descriptor of the file is closed by this owner of locks: what was written is told to the master, and the
+    /// owner's locks go. Nothing to do if no other mount uses the files.
+    pub fn closing(&self, handle: u64, owner: u64) -> Result<()> {
+        if self.shared.is_none() {
+            return Ok(());
+        }
+        let handle = self.handles.get(handle)?;
+        let file = &handle.file;
+        let unlocked = self.closed_by(file.ino, owner);
+        if handle.access.write {
+            self.check_lost(file)?;
+            if file.state.read().dirty {
+                self.tell(file)?;
+            }
+        }
+        unlocked
     }
 
     fn close_file(&self, file: &File) {
@@ -241,9 +320,17 @@ impl Fs {
         self.inodes.looked_up(ino);
     }
 
-    /// Value of an extended attribute.
+    /// Value of an extended attribute. [`MESSAGES`] is one of the mount's own.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
-        self.meta_bytes(MetaRequest::GetXattr { ino, name: name.to_vec() })
+        if name == MESSAGES && self.shared.is_some() {
+            return Ok(self.messages().to_string().into_bytes());
+        }
+        let shared = self.shared.as_ref().filter(|shared| shared.session.is_valid());
+        match shared.and_then(|shared| shared.known.xattr(ino, name)) {
+            Some(Some(value)) => Ok(value),
+            Some(None) => Err(MetaError::NoAttribute.into()),
+            None => self.meta_bytes(MetaRequest::GetXattr { ino, name: name.to_vec() }),
+        }
     }
 
     /// Names of the extended attributes, each ended by a zero byte. Only root sees those that only root

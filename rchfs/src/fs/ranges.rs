@@ -2,12 +2,13 @@
 
 use super::Fs;
 use super::error::{FsError, Result};
-use super::file::{File, State};
+use super::file::{File, Held, State};
 use super::io::WriteFlags;
 use super::space::Origin;
 use pool::Fill;
 use pool::proto::meta::{FILE_SIZE_MAX, MetaRequest};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What fallocate(2) does to a range.
@@ -59,14 +60,13 @@ impl Fs {
         }
         let end = at.checked_add(len).filter(|&e| e <= FILE_SIZE_MAX).ok_or(FsError::TooBig)?;
         let file = &handle.file;
+        self.check_lost(file)?;
         let _no_clone = self.clones.read();
-        let mut state = file.state.write();
-        if !state.loaded {
-            self.load(file, &mut state)?;
-        }
+        let mut state = self.exclusive(file)?;
+        self.tell_locked(file, &mut state)?;
         file.wrote(false);
         if kill_suid {
-            self.commit(file, vec![], 0, by_program(true))?;
+            self.kill_suid(file)?;
         }
         match what {
             Falloc::PunchHole => self.punch(file, &mut state, at..end),
@@ -89,7 +89,7 @@ impl Fs {
             return self.commit(file, vec![], 0, by_program(false));
         }
         let (from, to) = (whole.start, whole.end);
-        self.meta_attr(MetaRequest::Punch { ino: file.ino, from, to })?;
+        self.meta_held(MetaRequest::Punch { ino: file.ino, from, to })?;
         state.map.remove(whole);
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Fs {
     /// lseek(2) for data or a hole, from `at` on.
     pub fn seek(&self, handle: u64, at: u64, what: Seek) -> Result<u64> {
         let handle = self.handles.get(handle)?;
-        let state = self.loaded(&handle.file)?;
+        let state = self.loaded(&handle.file, Held::Shared)?;
         if at >= state.size {
             return Err(FsError::NothingThere(at));
         }
@@ -144,7 +144,8 @@ impl Fs {
 
     /// Whether the kernel may hold data of the file that it has not written yet.
     pub fn may_be_dirty(&self, handle: u64) -> bool {
-        self.handles.get(handle).is_ok_and(|h| h.file.cached_writers.load(Ordering::Relaxed) > 0)
+        self.shared.is_none()
+            && self.handles.get(handle).is_ok_and(|h| h.file.cached_writers.load(Ordering::Relaxed) > 0)
     }
 
     /// Whether a read that found the end of the file may be wrong about it: it came past the kernel's
@@ -164,7 +165,8 @@ impl Fs {
             return Err(FsError::WrongAccess);
         }
         if kill_suid {
-            self.commit(&to.file, vec![], 0, by_program(true))?;
+            let _held = self.loaded(&to.file, Held::Exclusive)?;
+            self.kill_suid(&to.file)?;
         }
         let cloned = self.clone_pages((&from.file, from_at), (&to.file, to_at), len)?;
         if cloned > 0 {
@@ -186,7 +188,14 @@ impl Fs {
         Ok(done)
     }
 
-    fn copy_chunk(&self, from: &File, from_at: u64, to: &File, to_at: u64, buffer: &mut [u8]) -> Result<u64> {
+    fn copy_chunk(
+        &self,
+        from: &File,
+        from_at: u64,
+        to: &Arc<File>,
+        to_at: u64,
+        buffer: &mut [u8],
+    ) -> Result<u64> {
         let read = self.read_file(from, from_at, buffer)?;
         if read > 0 {
             self.write_file(to, to_at, &buffer[..read], by_program(false))?;

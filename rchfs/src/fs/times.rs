@@ -27,6 +27,9 @@ fn is_stale(attr: &Attr, now: i64) -> bool {
 impl Fs {
     /// Tells the master that `file` was written, if it does not know.
     pub(super) fn flush_times(&self, file: &File) -> Result<()> {
+        if self.shared.is_some() {
+            return self.tell(file);
+        }
         if !file.touched.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
@@ -59,7 +62,10 @@ impl Fs {
         if now < file.atime_good_until.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.flush_times(file)?;
+        // What other mounts use too is told a moment later anyway.
+        if self.shared.is_none() {
+            self.flush_times(file)?;
+        }
         self.renew_atime(file.ino, now)?;
         file.atime_good_until.store(now + RELATIME_SECS, Ordering::Relaxed);
         Ok(())
@@ -71,7 +77,7 @@ impl Fs {
     }
 
     fn renew_atime(&self, ino: Ino, now: i64) -> Result<()> {
-        let attr = self.meta_attr(MetaRequest::GetAttr { ino })?;
+        let attr = self.getattr_known(ino)?;
         if is_stale(&attr, now) {
             let set = SetAttr { atime: Some(SetTime::Now), ctime: Some(attr.ctime), ..SetAttr::default() };
             self.meta_attr(MetaRequest::SetAttr { ino, caller: SYSTEM, set })?;

@@ -1,9 +1,10 @@
 //! Between the kernel's way of saying things (fuser's types) and ours.
 
 use crate::fs::Access;
+use crate::fs::locks::LockWanted;
 use crate::fs::ranges::Falloc;
-use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
-use pool::proto::meta::{Attr, Kind, NewNode, RenameMode, SetTime, Time};
+use fuser::{FileAttr, FileType, INodeNo, LockOwner, TimeOrNow};
+use pool::proto::meta::{Attr, Ino, Kind, NewNode, RenameMode, SetTime, Time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub fn file_type(kind: Kind) -> FileType {
@@ -102,7 +103,13 @@ pub fn access(flags: i32, uncached: bool) -> Access {
         read: mode != libc::O_WRONLY,
         write: mode != libc::O_RDONLY,
         direct: uncached || flags & libc::O_DIRECT != 0,
+        append: flags & libc::O_APPEND != 0,
     }
+}
+
+/// A lock as the kernel asks for it.
+pub fn lock(ino: INodeNo, owner: LockOwner, (start, end): (u64, u64), kind: i32, pid: u32) -> LockWanted {
+    LockWanted { ino: Ino(ino.0), owner: owner.0, exclusive: kind == libc::F_WRLCK, range: start..=end, pid }
 }
 
 /// What renameat2(2) flags ask for; `None` for those that are not supported (`RENAME_WHITEOUT`).

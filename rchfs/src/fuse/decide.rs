@@ -8,6 +8,7 @@ use super::convert;
 use super::kernel::Notify;
 use crate::fs::errno::errno;
 use crate::fs::io::WriteFlags as FsWrite;
+use crate::fs::locks::{InTheWay, LockWanted};
 use crate::fs::names::Making;
 use crate::fs::ranges::Seek;
 use crate::fs::{Fs, FsError, Origin};
@@ -15,6 +16,7 @@ use fuser::{FopenFlags, WriteFlags};
 use pool::proto::meta::{
     Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaError, NAME_MAX, NewNode, SetAttr, SetTime, XattrMode,
 };
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,6 +166,11 @@ impl Decider {
         self.uncached
     }
 
+    /// Whether other mounts use the files too.
+    pub fn is_shared(&self) -> bool {
+        self.fs.is_shared()
+    }
+
     /// Bytes in a block, as stat(2) says it.
     pub fn block_bytes(&self) -> u32 {
         self.fs.page_bytes()
@@ -176,7 +183,8 @@ impl Decider {
 
     /// How long the kernel may believe attributes and names.
     pub fn ttl(&self) -> Duration {
-        if self.uncached { Duration::ZERO } else { FOREVER }
+        // What other mounts change too is looked up in what this one knows.
+        if self.uncached || self.fs.is_shared() { Duration::ZERO } else { FOREVER }
     }
 
     fn known(&self, result: Result<Attr, FsError>) -> Decided<Known> {
@@ -186,7 +194,7 @@ impl Decider {
     /// LOOKUP
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Decided<Known> {
         match self.fs.lookup(parent, name) {
-            Err(FsError::Meta(MetaError::NotFound)) if !self.uncached => {
+            Err(FsError::Meta(MetaError::NotFound)) if self.ttl() != Duration::ZERO => {
                 Ok(Known { attr: None, ttl: FOREVER })
             }
             result => self.known(result),
@@ -275,7 +283,9 @@ impl Decider {
     }
 
     fn open_flags(&self, flags: i32) -> FopenFlags {
-        if self.uncached || flags & libc::O_DIRECT != 0 {
+        // Where the end of a shared file is, the kernel does not know for sure.
+        let appends = self.fs.is_shared() && flags & libc::O_APPEND != 0;
+        if self.uncached || appends || flags & libc::O_DIRECT != 0 {
             FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
         } else {
             FopenFlags::FOPEN_KEEP_CACHE
@@ -309,14 +319,42 @@ impl Decider {
         Ok(data.len() as u32)
     }
 
-    /// FLUSH: nothing is left to do when a file is closed, so the kernel need not ask again.
-    pub fn flush(&self) -> Decided<()> {
-        Err(libc::ENOSYS)
+    /// WRITE to the end of a file, wherever that is, if the handle is to append to a file that other mounts use too:
+    /// where the data is then.
+    pub fn append(&self, handle: u64, data: &[u8], flags: WriteFlags) -> Decided<Option<u64>> {
+        let cached = flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let how = FsWrite {
+            origin: if cached { Origin::Cache } else { Origin::Program },
+            kill_suid: flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        };
+        self.fs.append(handle, data, how).map_err(code)
     }
 
-    /// RELEASE
-    pub fn release(&self, handle: u64) -> Decided<()> {
-        self.fs.release(handle).map_err(code)
+    /// FLUSH, by this owner of locks. Nothing is left to do when a file is closed that only this mount uses, so the
+    /// kernel need not ask again.
+    pub fn flush(&self, handle: u64, owner: u64) -> Decided<()> {
+        if self.fs.is_shared() { self.fs.closing(handle, owner).map_err(code) } else { Err(libc::ENOSYS) }
+    }
+
+    /// RELEASE, with the owner of the lock of flock(2) that goes with it, if there may be one.
+    pub fn release(&self, ino: Ino, handle: u64, owner: Option<u64>) -> Decided<()> {
+        let unlocked = owner.map_or(Ok(()), |owner| self.fs.closed_by(ino, owner));
+        unlocked.and(self.fs.release(handle)).map_err(code)
+    }
+
+    /// GETLK: what is in the way.
+    pub fn test_lock(&self, wanted: &LockWanted) -> Decided<Option<InTheWay>> {
+        self.fs.test_lock(wanted).map_err(code)
+    }
+
+    /// SETLK, and with `wait` SETLKW, which may take for ever.
+    pub fn lock(&self, wanted: &LockWanted, wait: bool) -> Decided<()> {
+        self.fs.lock(wanted, wait).map_err(code)
+    }
+
+    /// SETLK that gives up.
+    pub fn unlock(&self, ino: Ino, owner: u64, range: RangeInclusive<u64>) -> Decided<()> {
+        self.fs.unlock(ino, owner, range).map_err(code)
     }
 
     /// FSYNC
@@ -338,7 +376,11 @@ impl Decider {
 
     /// OPENDIR. Directories need no handle; without one the kernel caches their entries by itself.
     pub fn opendir(&self) -> Decided<Opened> {
-        if self.uncached { Ok(Opened { handle: 0, flags: FopenFlags::empty() }) } else { Err(libc::ENOSYS) }
+        if self.uncached || self.fs.is_shared() {
+            Ok(Opened { handle: 0, flags: FopenFlags::empty() })
+        } else {
+            Err(libc::ENOSYS)
+        }
     }
 
     /// READDIR, and with `plus` READDIRPLUS: calls `add` for each entry after `after` until it says that

@@ -10,12 +10,21 @@ use super::tune::Settings;
 use crate::fs::Kernel;
 use fuser::{INodeNo, Notifier};
 use pool::proto::meta::{Ino, Time};
+use pool::workers::Workers;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
+
+/// How long dropping a name is waited for.
+const NAME_WAIT: Duration = Duration::from_millis(50);
+/// Names that are dropped at once.
+const NAMES_AT_ONCE: usize = 64;
 
 /// Something to tell the kernel.
 enum Task {
@@ -38,6 +47,10 @@ pub struct Notify {
     times: Sender<(Ino, Time)>,
     /// The thread that corrects times; 0 before it starts.
     times_thread: Arc<AtomicU32>,
+    /// Where names are dropped, which may wait for requests.
+    names: Workers,
+    /// For what is done by whoever asks for it.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl Notify {
@@ -47,7 +60,23 @@ impl Notify {
         let (times, times_end) = channel();
         let times_thread = Arc::new(AtomicU32::new(0));
         let ends = Tasks { tasks: tasks_end, times: times_end, times_thread: times_thread.clone() };
-        (Self { tasks, times, times_thread }, ends)
+        (
+            Self {
+                tasks,
+                times,
+                times_thread,
+                names: Workers::new("names", NAMES_AT_ONCE),
+                notifier: Arc::default(),
+            },
+            ends,
+        )
+    }
+
+    /// Says how to reach the kernel. The first call counts.
+    pub fn set_notifier(&self, notifier: Notifier) {
+        if self.notifier.set(notifier).is_err() {
+            log::debug!("the kernel is known already");
+        }
     }
 
     /// Makes the kernel write back what it holds of `ino`, then calls `then`, on another thread.
@@ -81,6 +110,39 @@ impl Kernel for Notify {
     fn limit_dirty(&self, bytes: u64) {
         self.send(Task::LimitDirty(bytes));
     }
+
+    fn drop_pages(&self, ino: Ino) {
+        if let Some(notifier) = self.notifier.get() {
+            invalidate(notifier, ino, 0);
+        }
+    }
+
+    fn names_changed(&self, ino: Ino) {
+        if let Some(notifier) = self.notifier.get() {
+            invalidate(notifier, ino, -1);
+        }
+    }
+
+    fn drop_name(&self, dir: Ino, name: &[u8]) {
+        let Some(notifier) = self.notifier.get().cloned() else { return };
+        let (sender, receiver) = channel();
+        let name = OsStr::from_bytes(name).to_os_string();
+        self.names.run(move || {
+            match notifier.inval_entry(INodeNo(dir.0), &name) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => log::debug!("telling the kernel about a name in inode {}: {e}", dir.0),
+            }
+            if sender.send(()).is_err() {
+                log::debug!("dropping a name took long");
+            }
+        });
+        if receiver.recv_timeout(NAME_WAIT).is_err() {
+            log::debug!("a directory is in use while a name in it is revoked");
+        }
+    }
+
+    fn forget_names(&self) {}
 }
 
 /// Tasks that wait to be carried out.

@@ -21,6 +21,9 @@ const MAX_REQUEST: u32 = 1 << 20;
 /// Requests that the kernel may have outstanding on its own account (readahead, writeback).
 const MAX_BACKGROUND: u16 = 64;
 
+/// Threads that answer the requests of a mount that shares its namespace, at least.
+const SHARED_THREADS: usize = 48;
+
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct MountConfig {
@@ -61,23 +64,38 @@ pub struct Mounted {
 ///
 /// # Errors
 /// [`ServeError`]
-pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> Result<Mounted, ServeError> {
+pub fn serve(
+    fs: Arc<Fs>,
+    connection: OwnedFd,
+    dir: &Path,
+    config: &MountConfig,
+) -> Result<Mounted, ServeError> {
     let acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut fuse = Config::default();
-    fuse.n_threads = Some(config.threads.max(1));
+    // An operation on a shared namespace may have to wait for another mount, which may have to wait for this one.
+    let threads = if fs.is_shared() { config.threads.max(SHARED_THREADS) } else { config.threads.max(1) };
+    fuse.n_threads = Some(threads);
     let (notify, tasks) = Notify::new();
-    let fs = Arc::new(fs);
-    if !config.uncached {
+    if !config.uncached || fs.is_shared() {
         fs.set_kernel(Box::new(notify.clone()));
     }
+    let known = notify.clone();
+    let shared = fs.is_shared();
     let decider = Arc::new(Decider::new(fs, notify, config.uncached));
-    let prepared = prepare(&decider, &connection, config)?;
+    let prepared = if shared { without(config)? } else { prepare(&decider, &connection, config)? };
     let agreed = Arc::new(AtomicBool::new(false));
     let offer = prepared.is_some().then(|| agreed.clone());
     let session = Session::from_fd(FuseFs { decider, rings: offer }, connection, acl, fuse)?;
+    known.set_notifier(session.notifier());
     kernel::serve(tasks, session.notifier(), dir.to_path_buf(), Settings::of(&config.device))?;
     let agreed = agreed.load(Ordering::Relaxed);
     Ok(Mounted { session, prepared, agreed, io_uring: config.io_uring, rings: None })
+}
+
+/// A mount that shares its namespace has no rings: a request that waits for another mount would hold up all that come
+/// by the same ring, and among them may be what that mount waits for.
+fn without(config: &MountConfig) -> Result<Option<Prepared>, ServeError> {
+    without_if_auto(Err(UringError::Off), config.io_uring)
 }
 
 /// Rings, if there can and may be any.

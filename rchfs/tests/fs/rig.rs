@@ -14,7 +14,7 @@ use rchfs::fs::{Access, Fs, FsConfig, Origin};
 use std::sync::Arc;
 
 pub const ROOT: Caller = Caller { uid: 0, gid: 0 };
-pub const RW: Access = Access { read: true, write: true, direct: false };
+pub const RW: Access = Access { read: true, write: true, direct: false, append: false };
 pub const PROGRAM: WriteFlags = WriteFlags { origin: Origin::Program, kill_suid: false };
 pub const CACHE: WriteFlags = WriteFlags { origin: Origin::Cache, kill_suid: false };
 

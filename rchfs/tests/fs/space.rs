@@ -20,6 +20,14 @@ impl Kernel for Told {
 
     fn set_mtime(&self, _: Ino, _: Time) {}
 
+    fn drop_pages(&self, _ino: Ino) {}
+
+    fn names_changed(&self, _ino: Ino) {}
+
+    fn drop_name(&self, _dir: Ino, _name: &[u8]) {}
+
+    fn forget_names(&self) {}
+
     fn limit_dirty(&self, _: u64) {}
 }
 

@@ -174,19 +174,6 @@ fn a_mount_that_cannot_be_is_refused_in_one_line() {
     });
 }
 
-/// README: one mount at a time of a cluster's file system, in this version. A second is not told so: it is
-/// mounted, and what it has cached does not change when the other changes it.
-#[test]
-fn a_second_mount_at_the_same_time_is_refused() {
-    on_two_racks(|cluster| {
-        let first = mount(cluster, "rack=0", "a");
-        refused(try_mount(cluster, cluster.master(), "rack=1", "b"), &["mount"]);
-        fs::write(first.dir().join("file"), b"goes on").expect("the first one goes on");
-        unmount(first);
-        unmount(mount(cluster, "rack=1", "b"));
-    });
-}
-
 #[test]
 fn what_was_promised_is_there_after_kill_9_of_the_mount() {
     on_two_racks(|cluster| {

@@ -1,0 +1,285 @@
+//! What this mount knows of the namespace under leases: attributes, names (also those that there are not), extended
+//! attributes, and short maps that came along. All of it may be used without a message, as long as the session is
+//! valid.
+//!
+//! **Order.** Answers of the master and revocations may overtake each other. What an answer says is noted only if it
+//! is of the present session, is not older than the last revocation of that inode (its shard's `floor`), and is
+//! newer than what is there. So nothing must be locked while the master is asked.
+//!
+//! A shard's lock is a leaf.
+
+use parking_lot::Mutex;
+use pool::proto::meta::{Attr, Extent, Ino};
+use pool::proto::mount::Seq;
+use std::collections::HashMap;
+
+const SHARDS: u64 = 1024;
+/// Names kept of one directory, at most.
+const NAMES: usize = 1 << 17;
+
+/// What a name of a directory stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    /// An inode.
+    Is(Ino),
+    /// Nothing.
+    Free,
+    /// The master must be asked.
+    Unknown,
+}
+
+#[derive(Default)]
+struct Inode {
+    /// Of the last answer about it.
+    seq: Seq,
+    attr: Option<(Seq, Attr)>,
+    names: HashMap<Box<[u8]>, (Seq, Name)>,
+    xattrs: HashMap<Box<[u8]>, Option<Vec<u8>>>,
+    /// The map, if it came along and nobody has used it yet; and whether it came with an exclusive lease.
+    extents: Option<(Vec<Extent>, bool)>,
+}
+
+#[derive(Default)]
+struct Shard {
+    inodes: HashMap<Ino, Inode>,
+    /// Nothing older is noted.
+    floor: Seq,
+    /// The session.
+    generation: u64,
+}
+
+impl Shard {
+    fn takes(&self, at: At) -> bool {
+        at.generation == self.generation && at.seq >= self.floor
+    }
+}
+
+/// The place of an answer: in which session it was asked for, and its number.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    pub generation: u64,
+    pub seq: Seq,
+}
+
+/// All that is known.
+pub(super) struct Known(Vec<Mutex<Shard>>);
+
+impl Known {
+    /// Nothing, in the first session.
+    pub fn new(generation: u64) -> Self {
+        let shard = || Mutex::new(Shard { generation, ..Shard::default() });
+        Self((0..SHARDS).map(|_| shard()).collect())
+    }
+
+    fn shard(&self, ino: Ino) -> &Mutex<Shard> {
+        &self.0[(ino.0 % SHARDS) as usize]
+    }
+
+    /// Attributes.
+    pub fn attr(&self, ino: Ino) -> Option<Attr> {
+        self.shard(ino).lock().inodes.get(&ino)?.attr.map(|(_, attr)| attr)
+    }
+
+    /// Notes attributes; false if they are out of date, or not of this session: then nothing else in the same
+    /// answer about this inode may be used later, either.
+    pub fn note(&self, at: At, attr: Attr) -> bool {
+        let mut shard = self.shard(attr.ino).lock();
+        if !shard.takes(at) {
+            return false;
+        }
+        let inode = shard.inodes.entry(attr.ino).or_default();
+        inode.seq = inode.seq.max(at.seq);
+        if inode.attr.is_none_or(|(seq, _)| seq < at.seq) {
+            inode.attr = Some((at.seq, attr));
+            inode.xattrs.clear();
+            inode.extents = None;
+        }
+        true
+    }
+
+    /// What `name` of `dir` stands for.
+    pub fn name(&self, dir: Ino, name: &[u8]) -> Name {
+        let shard = self.shard(dir).lock();
+        shard.inodes.get(&dir).and_then(|inode| inode.names.get(name)).map_or(Name::Unknown, |(_, is)| *is)
+    }
+
+    /// Notes what `name` of `dir` stands for.
+    pub fn note_name(&self, at: At, dir: Ino, name: &[u8], is: Name) {
+        let mut shard = self.shard(dir).lock();
+        if !shard.takes(at) {
+            return;
+        }
+        let Some(inode) = shard.inodes.get_mut(&dir) else { return };
+        match inode.names.get_mut(name) {
+            Some(known) if known.0 < at.seq => *known = (at.seq, is),
+            Some(_) => {}
+            None => {
+                if inode.names.len() >= NAMES {
+                    inode.names.clear();
+                    // An answer on its way may be older than what was just forgotten.
+                    shard.floor = shard.floor.max(at.seq);
+                }
+                if let Some(inode) = shard.inodes.get_mut(&dir) {
+                    inode.names.insert(name.into(), (at.seq, is));
+                }
+            }
+        }
+    }
+
+    /// The value of an extended attribute, or that there is none; `None` if the master must be asked.
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Option<Option<Vec<u8>>> {
+        self.shard(ino).lock().inodes.get(&ino)?.xattrs.get(name).cloned()
+    }
+
+    /// Notes the value of an extended attribute. It was granted with the attributes.
+    pub fn note_xattr(&self, at: At, ino: Ino, name: &[u8], value: Option<Vec<u8>>) {
+        let mut shard = self.shard(ino).lock();
+        if shard.takes(at)
+            && let Some(inode) = shard.inodes.get_mut(&ino)
+            && inode.attr.is_some_and(|(seq, _)| seq <= at.seq)
+        {
+            inode.xattrs.insert(name.into(), value);
+        }
+    }
+
+    /// Notes the map of a file that came with its attributes, and perhaps an exclusive lease.
+    pub fn note_extents(&self, at: At, ino: Ino, extents: Vec<Extent>, exclusive: bool) {
+        let mut shard = self.shard(ino).lock();
+        if let Some(inode) = shard.inodes.get_mut(&ino)
+            && inode.attr.is_some_and(|(seq, _)| seq == at.seq)
+        {
+            inode.extents = Some((extents, exclusive));
+        }
+    }
+
+    /// Attributes and map of a file, if both are known, and whether it may be written; the map is taken out. Nothing
+    /// if it is to be written and may not.
+    pub fn take_extents(&self, ino: Ino, to_write: bool) -> Option<(Attr, Vec<Extent>, bool)> {
+        let mut shard = self.shard(ino).lock();
+        let inode = shard.inodes.get_mut(&ino)?;
+        let (_, attr) = inode.attr?;
+        let (extents, exclusive) = inode.extents.take_if(|(_, exclusive)| *exclusive || !to_write)?;
+        Some((attr, extents, exclusive))
+    }
+
+    /// A name of `dir` is about to change elsewhere.
+    pub fn revoke_name(&self, seq: Seq, dir: Ino, name: &[u8]) {
+        let mut shard = self.shard(dir).lock();
+        shard.floor = shard.floor.max(seq);
+        if let Some(inode) = shard.inodes.get_mut(&dir) {
+            inode.names.remove(name);
+            inode.attr = None;
+        }
+    }
+
+    /// The exclusive lease on `ino` has become a shared one.
+    pub fn share(&self, seq: Seq, ino: Ino) {
+        let mut shard = self.shard(ino).lock();
+        shard.floor = shard.floor.max(seq);
+        if let Some((_, exclusive)) = shard.inodes.get_mut(&ino).and_then(|inode| inode.extents.as_mut()) {
+            *exclusive = false;
+        }
+    }
+
+    /// The lease on `ino` is gone.
+    pub fn revoke(&self, seq: Seq, ino: Ino) {
+        let mut shard = self.shard(ino).lock();
+        shard.floor = shard.floor.max(seq);
+        shard.inodes.remove(&ino);
+    }
+
+    /// `ino` is not used any more. The number up to which leases on it are given up.
+    pub fn forget(&self, ino: Ino) -> Seq {
+        let mut shard = self.shard(ino).lock();
+        let seq = shard.inodes.remove(&ino).map_or(0, |inode| inode.seq);
+        shard.floor = shard.floor.max(seq);
+        shard.floor
+    }
+
+    /// Another session: nothing is known.
+    pub fn clear(&self, generation: u64) {
+        for shard in &self.0 {
+            let mut shard = shard.lock();
+            shard.generation = generation;
+            shard.inodes.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pool::proto::meta::{Kind, Time};
+
+    fn attr(ino: u64, size: u64) -> Attr {
+        let time = Time::default();
+        Attr {
+            ino: Ino(ino),
+            kind: Kind::File,
+            perm: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+        }
+    }
+
+    fn at(seq: Seq) -> At {
+        At { generation: 1, seq }
+    }
+
+    #[test]
+    fn an_answer_that_a_revocation_overtook_is_not_noted() {
+        let known = Known::new(1);
+        known.revoke(10, Ino(5));
+        assert!(!known.note(at(9), attr(5, 1)));
+        assert_eq!(known.attr(Ino(5)), None);
+        assert!(known.note(at(11), attr(5, 2)));
+        assert_eq!(known.attr(Ino(5)).unwrap().size, 2);
+    }
+
+    #[test]
+    fn an_older_answer_does_not_replace_a_newer_one() {
+        let known = Known::new(1);
+        known.note(at(7), attr(5, 70));
+        known.note(at(6), attr(5, 60));
+        assert_eq!(known.attr(Ino(5)).unwrap().size, 70);
+        known.note_name(at(7), Ino(5), b"a", Name::Free);
+        known.note_name(at(6), Ino(5), b"a", Name::Is(Ino(9)));
+        assert_eq!(known.name(Ino(5), b"a"), Name::Free);
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_brought_back_by_an_old_answer() {
+        let known = Known::new(1);
+        known.note(at(7), attr(5, 70));
+        assert_eq!(known.forget(Ino(5)), 7);
+        assert!(!known.note(at(6), attr(5, 60)));
+    }
+
+    #[test]
+    fn answers_of_another_session_count_for_nothing() {
+        let known = Known::new(1);
+        known.note(at(7), attr(5, 70));
+        known.clear(2);
+        assert_eq!(known.attr(Ino(5)), None);
+        assert!(!known.note(at(8), attr(5, 80)));
+    }
+
+    #[test]
+    fn a_revoked_name_leaves_the_other_names() {
+        let known = Known::new(1);
+        known.note(at(1), attr(5, 0));
+        known.note_name(at(1), Ino(5), b"a", Name::Is(Ino(6)));
+        known.note_name(at(2), Ino(5), b"b", Name::Is(Ino(7)));
+        known.revoke_name(3, Ino(5), b"a");
+        assert_eq!((known.name(Ino(5), b"a"), known.name(Ino(5), b"b")), (Name::Unknown, Name::Is(Ino(7))));
+        assert_eq!(known.attr(Ino(5)), None);
+    }
+}

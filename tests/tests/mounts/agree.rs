@@ -1,0 +1,225 @@
+//! Random operations by several mounts, each of which must see what a local file system shows after all of them.
+//!
+//! The operations follow each other, so rchfs/SEMANTICS.md allows one result each: that of the same operation on a
+//! directory of a tmpfs.
+
+use crate::{Mounts, on_mounts};
+use e2e::rustix::fs::{CWD, Mode, OFlags, RenameFlags, ftruncate, open, renameat_with};
+use e2e::rustix::io::{Errno, pread, pwrite, write};
+use e2e::{Rng, tree};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread::scope;
+use tempfile::TempDir;
+
+const NAMES: [&str; 8] = ["a", "b", "c", "d/a", "d/b", "d/c", "d", "e"];
+
+/// What a system call gave: an error, or what a program would see.
+type Seen = Result<String, Option<i32>>;
+
+fn seen(result: std::io::Result<String>) -> Seen {
+    result.map_err(|error| error.raw_os_error())
+}
+
+fn errno<T>(result: Result<T, Errno>, show: impl FnOnce(T) -> String) -> Seen {
+    result.map(show).map_err(|error| Some(error.raw_os_error()))
+}
+
+/// A file that is open in a mount and on the tmpfs.
+struct Open {
+    mounted: OwnedFd,
+    local: OwnedFd,
+}
+
+struct World<'m> {
+    mounts: &'m Mounts,
+    count: usize,
+    local: TempDir,
+    open: Vec<Open>,
+    log: Vec<String>,
+}
+
+impl World<'_> {
+    /// Does the same in a mount and on the tmpfs, and compares.
+    #[track_caller]
+    fn both(&mut self, mount: usize, what: String, act: impl Fn(&Path) -> Seen) {
+        let (found, expected) = (act(self.mounts.dir(mount)), act(self.local.path()));
+        self.log.push(format!("mount {mount}: {what} -> {expected:?}"));
+        assert_eq!(found, expected, "\n{}", self.recent());
+    }
+
+    fn recent(&self) -> String {
+        let from = self.log.len().saturating_sub(60);
+        self.log[from..].join("\n")
+    }
+
+    fn step(&mut self, rng: &mut Rng) {
+        let mount = rng.below(self.count as u64) as usize;
+        let name = rng.pick(&NAMES);
+        let other = rng.pick(&NAMES);
+        let (at, len) = (rng.below(70_000), 1 + rng.below(20_000) as usize);
+        let data = vec![b'a' + rng.below(26) as u8; len];
+        match rng.below(20) {
+            0 => self.both(mount, format!("mkdir {name}"), |top| {
+                seen(fs::create_dir(top.join(name)).map(|()| String::new()))
+            }),
+            1 => self.both(mount, format!("rmdir {name}"), |top| {
+                seen(fs::remove_dir(top.join(name)).map(|()| String::new()))
+            }),
+            2 | 3 => self.both(mount, format!("unlink {name}"), |top| {
+                // Of a directory, Linux and tmpfs agree on the error.
+                seen(fs::remove_file(top.join(name)).map(|()| String::new()))
+            }),
+            4 | 5 => self.both(mount, format!("rename {name} {other}"), |top| {
+                seen(fs::rename(top.join(name), top.join(other)).map(|()| String::new()))
+            }),
+            6 => self.both(mount, format!("exchange {name} {other}"), |top| {
+                let (from, to) = (top.join(name), top.join(other));
+                errno(renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE), |()| String::new())
+            }),
+            7 => self.both(mount, format!("link {name} {other}"), |top| {
+                seen(fs::hard_link(top.join(name), top.join(other)).map(|()| String::new()))
+            }),
+            8 | 9 => self.both(mount, format!("write {name}, {len} bytes"), |top| {
+                seen(fs::write(top.join(name), &data).map(|()| String::new()))
+            }),
+            10 => self.both(mount, format!("truncate {name} to {at}"), |top| {
+                let file = fs::OpenOptions::new().write(true).open(top.join(name));
+                seen(file.and_then(|file| file.set_len(at)).map(|()| String::new()))
+            }),
+            11 => self.both(mount, format!("append {len} to {name}"), |top| {
+                let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+                let file = open(top.join(name), flags, Mode::from_raw_mode(0o644));
+                errno(file.and_then(|file| write(&file, &data)), |n| n.to_string())
+            }),
+            12 => self.both(mount, format!("chmod {name}"), |top| {
+                let perm = fs::Permissions::from_mode(0o600 | (at % 64) as u32);
+                seen(fs::set_permissions(top.join(name), perm).map(|()| String::new()))
+            }),
+            13 | 14 => self.both(mount, format!("stat {name}"), |top| {
+                seen(fs::symlink_metadata(top.join(name)).map(|m| {
+                    let size = if m.is_dir() { 0 } else { m.len() };
+                    format!("{:o} {} {size}", m.mode(), m.nlink())
+                }))
+            }),
+            15 => self.both(mount, format!("read {name}"), |top| {
+                seen(fs::read(top.join(name)).map(|bytes| sum(&bytes)))
+            }),
+            16 => self.both(mount, "list".into(), |top| {
+                let list = |dir: PathBuf| -> std::io::Result<BTreeSet<String>> {
+                    let names = fs::read_dir(dir)?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
+                    names.collect()
+                };
+                let (above, below) = (list(top.to_path_buf()), list(top.join("d")));
+                seen(above.map(|above| format!("{above:?} {:?}", below.ok())))
+            }),
+            17 if self.open.len() < 6 => {
+                let flags = OFlags::RDWR;
+                let mode = Mode::empty();
+                let mounted = open(self.mounts.at(mount, name), flags, mode);
+                let local = open(self.local.path().join(name), flags, mode);
+                self.log.push(format!("mount {mount}: open {name} -> {:?}", local.as_ref().err()));
+                match (mounted, local) {
+                    (Ok(mounted), Ok(local)) => self.open.push(Open { mounted, local }),
+                    (found, expected) => {
+                        assert_eq!(found.err(), expected.err(), "\n{}", self.recent());
+                    }
+                }
+            }
+            17 => {
+                let at = rng.below(self.open.len() as u64) as usize;
+                self.log.push(format!("close {at}"));
+                self.open.swap_remove(at);
+            }
+            _ if self.open.is_empty() => {}
+            _ => self.use_open(rng, at, &data),
+        }
+    }
+
+    /// Uses a file that is open.
+    fn use_open(&mut self, rng: &mut Rng, at: u64, data: &[u8]) {
+        let number = rng.below(self.open.len() as u64) as usize;
+        let which = rng.below(4);
+        let act = |file: &OwnedFd| match which {
+            0 => errno(pwrite(file, data, at), |n| format!("wrote {n}")),
+            1 => {
+                let mut found = vec![0; 40_000];
+                errno(pread(file, &mut found, at), |n| sum(&found[..n]))
+            }
+            2 => errno(ftruncate(file, at), |()| "cut".into()),
+            _ => errno(e2e::rustix::fs::fstat(file), |stat| format!("{} {}", stat.st_size, stat.st_nlink)),
+        };
+        let (found, expected) = (act(&self.open[number].mounted), act(&self.open[number].local));
+        self.log.push(format!("open file {number}: {which} at {at}, {} bytes -> {expected:?}", data.len()));
+        assert_eq!(found, expected, "\n{}", self.recent());
+    }
+}
+
+/// Tells contents apart.
+fn sum(bytes: &[u8]) -> String {
+    let sum = bytes.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(1_000_003) ^ u64::from(*byte));
+    format!("{} bytes, {sum:x}", bytes.len())
+}
+
+fn random(options: &[&str], steps: usize) {
+    on_mounts(options, |mounts| {
+        let seed = Rng::seed_from_env("RCHFS_MOUNTS_SEED");
+        println!("RCHFS_MOUNTS_SEED={seed}");
+        let mut rng = Rng::new(seed);
+        let local = TempDir::with_prefix_in("rchfs-e2e-model.", "/dev/shm").expect("/dev/shm can be written");
+        fs::set_permissions(local.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (open, log) = (Vec::new(), Vec::new());
+        let mut world = World { mounts, count: options.len(), local, open, log };
+        for _ in 0..steps {
+            world.step(&mut rng);
+        }
+    });
+}
+
+#[test]
+fn two_mounts_are_as_one_local_file_system() {
+    random(&["", ""], 4000);
+}
+
+#[test]
+fn four_mounts_are_as_one_local_file_system() {
+    random(&["", "", "cache=none", ""], 4000);
+}
+
+/// All at once: nobody hangs, nobody fails in a way that no local file system would, and all agree in the end.
+#[test]
+fn mounts_that_do_everything_at_once_agree_in_the_end() {
+    on_mounts(&["", "", ""], |m| {
+        let seed = Rng::seed_from_env("RCHFS_MOUNTS_SEED");
+        println!("RCHFS_MOUNTS_SEED={seed}");
+        fs::create_dir(m.at(0, "d")).unwrap();
+        let work = |mount: usize, number: u64| {
+            let mut rng = Rng::new(seed.wrapping_add(number));
+            for _ in 0..400 {
+                let (name, other) = (m.at(mount, rng.pick(&NAMES)), m.at(mount, rng.pick(&NAMES)));
+                let result = match rng.below(8) {
+                    0 => fs::remove_file(&name),
+                    1 => fs::rename(&name, &other),
+                    2 => fs::hard_link(&name, &other),
+                    3 | 4 => fs::write(&name, vec![b'x'; rng.below(30_000) as usize]),
+                    5 => fs::metadata(&name).map(drop),
+                    6 => fs::create_dir(&name),
+                    _ => fs::read(&name).map(drop),
+                };
+                let code = result.err().and_then(|error| error.raw_os_error());
+                // ESTALE may be: what a name stood for was replaced twice while it was being opened.
+                let bad = [libc::EIO, libc::EAGAIN, libc::EBADF];
+                assert!(code.is_none_or(|code| !bad.contains(&code)), "{name:?}: {code:?}");
+            }
+        };
+        let work = &work;
+        scope(|scope| (0..6).for_each(|n| drop(scope.spawn(move || work((n % 3) as usize, n)))));
+        let first = tree::read(m.dir(0));
+        for other in 1..3 {
+            assert_eq!(tree::first_difference(&tree::read(m.dir(other)), &first), None);
+        }
+    });
+}
