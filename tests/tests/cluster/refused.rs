@@ -402,7 +402,7 @@ fn impossible() -> Vec<Request> {
         Request::Peer(PeerRequest::Alloc { pages: 0, kind }),
         Request::Peer(PeerRequest::AllocObject { size: u64::MAX }),
         Request::Peer(PeerRequest::FreeObject { at }),
-        Request::Cluster(ClusterRequest::Beat { rack, incarnation, stats, oldest_swap: u64::MAX }),
+        Request::Cluster(ClusterRequest::Beat { rack, incarnation, stats, oldest_swap: u64::MAX, ways: String::new() }),
         Request::Cluster(ClusterRequest::Leave { rack, incarnation }),
         Request::Cluster(ClusterRequest::TakeBlock { rack, incarnation }),
         Request::Cluster(ClusterRequest::Locate { pages: vec![last; 3] }),

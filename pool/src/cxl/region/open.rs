@@ -7,6 +7,7 @@ use crate::cxl::layout::{self, Geometry, SUPERBLOCK_FIXED, Superblock, Superbloc
 use crate::cxl::protocol::SharedWord;
 use crate::cxl::slots::ClientId;
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use parking_lot::RwLock;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -463,7 +464,8 @@ impl Place {
             log::debug!("{name}: stays mapped in children: {e}");
         }
         let (file, kind, served) = (self.file, self.kind, AtomicBool::new(false));
-        Ok(Region { map, file, kind, superblock, name, served })
+        let gives_back = RwLock::new(kind.returns_memory());
+        Ok(Region { map, file, kind, superblock, name, gives_back, served })
     }
 }
 
