@@ -63,7 +63,7 @@ vm_initrd() {
     root=$(mktemp -d)
     mkdir -p "$root"/{bin,dev,proc,sys,host,top,new,modules}
     cp "$(command -v busybox)" "$root/bin/busybox"
-    for module in virtio_pci virtio_net crc32_generic crc32c_generic 9p 9pnet_virtio rdma_rxe ib_uverbs rdma_ucm \
+    for module in virtio_pci virtio_net crc32_generic crc32c_generic 9p 9pnet_virtio rdma_rxe ib_uverbs \
         nd_e820 nd_pmem dax_pmem device_dax fuse overlay; do
         modprobe -C /dev/null -d "$VM_DIR/kernel" -S "$version" --show-depends $module
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$root/modules/paths"
@@ -80,7 +80,9 @@ vm_run() {
     local out=$1 script=$2 code
     shift 2
     {
-        printf 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root %s\n' "$(printf '%q ' "$@")"
+        printf 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
+        [ $# -eq 0 ] || printf ' %q' "$@"
+        printf '\n'
         printf 'bash %q; echo $? > /out/code; sync; busybox poweroff -f\n' "$script"
     } > "$out/boot"
     rm -f "$out/code"
@@ -88,7 +90,7 @@ vm_run() {
     timeout -k 5 "${VM_SECONDS:-600}" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max,-erms,-fsrm \
         -m "${VM_MEMORY:-3G}" -smp 2 -nographic -no-reboot -nic none \
         -kernel "$VM_DIR"/kernel/boot/vmlinuz-* -initrd "$VM_DIR/initrd.gz" \
-        -append "console=ttyS0 quiet panic=-1 mitigations=off memmap=512M!1G" \
+        -append "console=ttyS0 quiet panic=-1 mitigations=off memmap=256M!1G memmap=256M!1536M" \
         -netdev user,id=n0,restrict=on -device virtio-net-pci,netdev=n0,romfile= \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -virtfs local,path="$out",mount_tag=out,security_model=none < /dev/null || code=$?
