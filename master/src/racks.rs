@@ -208,7 +208,9 @@ mod tests {
         let mut racks = Racks::default();
         racks.join(join(3, 1), T0);
         assert!(!racks.list(after(60_000))[0].alive);
-        racks.beat(RackId(3), 1, RackStats { free: 9, ..RackStats::default() }, "rdma:1".into(), after(60_000)).unwrap();
+        racks
+            .beat(RackId(3), 1, RackStats { free: 9, ..RackStats::default() }, "rdma:1".into(), after(60_000))
+            .unwrap();
         let listed = racks.list(after(60_001));
         assert!(listed[0].alive && listed[0].stats.free == 9);
         assert!(!racks.join(join(3, 1), after(60_002)), "it is the same daemon");

@@ -7,6 +7,7 @@ mod bench;
 mod link;
 mod status;
 mod units;
+mod wipe;
 
 use crate::error::PoolError;
 use crate::proto::cluster::ClusterError;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Show each rack: how full it is, and what its clients do.
     Status(status::StatusArgs),
+    /// Give up the pool on a device, or in a file, so that another can be made there.
+    Wipe(wipe::WipeArgs),
     /// Measure reads and writes of the pool, or of bare memory.
     Bench(Box<bench::BenchArgs>),
 }
@@ -50,6 +53,8 @@ enum ToolError {
     Refused(String, ClusterError),
     #[error("{0} gave an answer that does not fit the question; is it an rcmp-master of this version?")]
     Mismatch(String),
+    #[error("{0}")]
+    Region(String),
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
     #[error("{0}")]
@@ -61,6 +66,7 @@ enum ToolError {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Status(arguments) => status::run(&arguments),
+        Command::Wipe(arguments) => wipe::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {

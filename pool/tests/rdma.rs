@@ -39,7 +39,8 @@ fn device() -> Option<RdmaDevice> {
 }
 
 fn region(source: RegionSource, rack: u16) -> Arc<Region> {
-    let size = if matches!(&source, RegionSource::Path(path) if path.starts_with("/dev/dax")) { 0 } else { 8 << 20 };
+    let size =
+        if matches!(&source, RegionSource::Path(path) if path.starts_with("/dev/dax")) { 0 } else { 8 << 20 };
     let spec = Spec { rack: RackId(rack), page_size: PageSize::MIN, size, cluster: None, channels: 0 };
     Arc::new(Region::open(&source, &spec).unwrap().0)
 }
@@ -120,7 +121,9 @@ fn pattern(len: usize, seed: usize) -> Vec<u8> {
 /// What is written by the link is what the processor reads, and the other way round, whatever the ends are.
 fn every_length_and_alignment(source: RegionSource) {
     let Some(pair) = Pair::new(source) else { return };
-    for (n, len) in [1, 2, 7, 8, 9, 16, 63, 64, 65, 128, 129, 1000, 4096, 5000, 16 << 10].into_iter().enumerate() {
+    for (n, len) in
+        [1, 2, 7, 8, 9, 16, 63, 64, 65, 128, 129, 1000, 4096, 5000, 16 << 10].into_iter().enumerate()
+    {
         for shift in [0, 1, 4, 7] {
             let (at, data) = (pair.first() + 32 * 1024 + shift, pattern(len, n + shift as usize));
             pair.home.zero(at - 8, len as u64 + 16);
@@ -230,7 +233,8 @@ fn requests_are_answered_also_many_at_once() {
         let (old, reply) = receiver.recv_timeout(LONG).expect("a reply comes");
         assert_eq!(reply, Ok(Reply::Peer(Ok(PeerReply::Was(old)))));
     }
-    let long = Request::Peer(PeerRequest::Revoke { home: RackId(1), pages: vec![pool::addr::PageId::FIRST; 8000] });
+    let long =
+        Request::Peer(PeerRequest::Revoke { home: RackId(1), pages: vec![pool::addr::PageId::FIRST; 8000] });
     assert!(pair.link.request(long, Box::new(|_| panic!("it was given back"))).is_err());
     drop(pair.handler);
 }
@@ -246,7 +250,8 @@ fn when_an_accepted_link_is_closed_nothing_lands_any_more() {
                 let (pair, stop, failed) = (&pair, &stop, &failed);
                 scope.spawn(move || {
                     for n in 1.. {
-                        let data: Vec<u8> = [n + round * 1_000_000u64; 256].iter().flat_map(|n| n.to_ne_bytes()).collect();
+                        let data: Vec<u8> =
+                            [n + round * 1_000_000u64; 256].iter().flat_map(|n| n.to_ne_bytes()).collect();
                         let result = pair.begin_write(pair.first() + thread * 4096, data);
                         let result = result.map(|end| end.recv_timeout(LONG).expect("an access ends"));
                         if let Some(Err(why)) = &result {

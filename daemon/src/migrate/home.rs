@@ -120,11 +120,8 @@ impl Remote {
             }
         };
         self.swaps.at(Step::VictimReceived)?;
-        let image = if lend {
-            context.frames.image_to_fetch(&departing)
-        } else {
-            context.frames.image(&departing)
-        };
+        let image =
+            if lend { context.frames.image_to_fetch(&departing) } else { context.frames.image(&departing) };
         self.hold(token, Prepared { page: departing, victim: arriving })?;
         self.swaps.at(Step::Ready)?;
         Ok(image)

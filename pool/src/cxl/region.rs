@@ -11,14 +11,18 @@
 
 mod backing;
 mod copy;
+mod dax;
 mod futex;
 mod open;
+mod wipe;
 
 pub use backing::Kind;
 #[cfg(feature = "rdma")]
 pub(crate) use backing::random_id;
+pub use dax::Dax;
 pub use futex::Slept;
 pub use open::{Found, RegionError, RegionSource, Spec};
+pub use wipe::{Wiped, wipe};
 
 use super::layout::{self, Geometry, Superblock};
 use super::protocol::SharedWord;

@@ -44,7 +44,11 @@ pub trait Fabric: Send + Sync {
     ///
     /// # Errors
     /// A reason.
-    fn accept(&self, offer: &[u8], handler: Weak<dyn Handler>) -> Result<(Arc<dyn Accepted>, Vec<u8>), String>;
+    fn accept(
+        &self,
+        offer: &[u8],
+        handler: Weak<dyn Handler>,
+    ) -> Result<(Arc<dyn Accepted>, Vec<u8>), String>;
 }
 
 /// A link that the other side has not accepted yet.

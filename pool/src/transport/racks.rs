@@ -211,7 +211,9 @@ fn is_short(request: &Request) -> bool {
         // A holder that gives its key up makes the home close the link: it would not hear the answer.
         PeerRequest::Release { pages, .. } => !pages.is_empty() && pages.len() <= PAGES,
         PeerRequest::Revoke { pages, .. } => pages.len() <= PAGES,
-        PeerRequest::Prepare { victim, lend, .. } => *lend && victim.as_ref().is_none_or(|v| v.lent.is_some()),
+        PeerRequest::Prepare { victim, lend, .. } => {
+            *lend && victim.as_ref().is_none_or(|v| v.lent.is_some())
+        }
         _ => false,
     }
 }

@@ -194,7 +194,11 @@ impl Fabric for Arc<Rdma> {
         Ok((Box::new(Half { fabric: Arc::clone(self), cq, lanes, arena, messages }), offer))
     }
 
-    fn accept(&self, offer: &[u8], handler: Weak<dyn Handler>) -> Result<(Arc<dyn Accepted>, Vec<u8>), String> {
+    fn accept(
+        &self,
+        offer: &[u8],
+        handler: Weak<dyn Handler>,
+    ) -> Result<(Arc<dyn Accepted>, Vec<u8>), String> {
         let offer: Offer = decode(offer)?;
         if offer.version != VERSION || offer.data.len() > 16 {
             return Err("its offer of a link is of another version".into());
@@ -337,7 +341,9 @@ mod tests {
 
     #[test]
     fn what_is_registered_is_all_of_it_and_no_page_is_cut() {
-        for (len, most, page) in [(1 << 20, u64::MAX, 4096), (10 * 4096, 3 * 4096 + 7, 4096), (4096, 100, 4096)] {
+        for (len, most, page) in
+            [(1 << 20, u64::MAX, 4096), (10 * 4096, 3 * 4096 + 7, 4096), (4096, 100, 4096)]
+        {
             let all: Vec<_> = chunks(len, most, page).collect();
             assert_eq!((all[0].start, all[all.len() - 1].end), (0, len));
             assert!(all.windows(2).all(|pair| pair[0].end == pair[1].start));

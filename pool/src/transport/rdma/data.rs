@@ -171,21 +171,7 @@ impl Data {
         let epoch = self.epochs[index].load(Ordering::Acquire);
         self.launch(slot, job)?;
         if self.in_flight.load(Ordering::Acquire) == 1 {
-            let begun = Instant::now();
-            let mut looks = 0u32;
-            while self.epochs[index].load(Ordering::Acquire) == epoch {
-                if self.drain() {
-                    continue;
-                }
-                if begun.elapsed() >= self.timing.spin {
-                    break;
-                }
-                looks += 1;
-                if looks.is_multiple_of(64) {
-                    std::thread::yield_now();
-                }
-                std::hint::spin_loop();
-            }
+            self.watch_for(index, epoch);
         }
         if self.epochs[index].load(Ordering::Acquire) == epoch {
             // Left to the poller: see there.
@@ -193,6 +179,26 @@ impl Data {
             self.drain();
         }
         Ok(())
+    }
+
+    /// Looks for the end of an access for a while.
+    fn watch_for(&self, index: usize, epoch: u32) {
+        /// Looks between two glances at the clock.
+        const LOOKS: u32 = 64;
+        let mut begun = None;
+        loop {
+            for _ in 0..LOOKS {
+                self.drain();
+                if self.epochs[index].load(Ordering::Acquire) != epoch {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+            if begun.get_or_insert_with(Instant::now).elapsed() >= self.timing.spin {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Posts an access. Gives it back if nothing of it was posted.
@@ -364,13 +370,9 @@ impl Completer for Data {
     fn drain(&self) -> bool {
         let (mut any, mut failure) = (false, None);
         loop {
-            let mut room = [Completion { id: 0, result: Ok(0) }; 16];
-            match self.cq.poll(&mut room) {
-                Ok([]) => break,
-                Ok(found) => {
-                    any = true;
-                    found.iter().for_each(|completion| self.completed(*completion, &mut failure));
-                }
+            match self.cq.poll(|completion| self.completed(completion, &mut failure)) {
+                Ok(0) => break,
+                Ok(_) => any = true,
                 Err(why) => {
                     failure.get_or_insert(why);
                     break;
@@ -447,6 +449,9 @@ mod tests {
         let extent = Extent { start: 100, len: 50, addr: 0, rkey: 0 };
         assert_eq!(extent.place(100, 50), Some(0));
         assert_eq!(extent.place(149, 1), Some(49));
-        assert_eq!((extent.place(99, 1), extent.place(149, 2), extent.place(120, u64::MAX)), (None, None, None));
+        assert_eq!(
+            (extent.place(99, 1), extent.place(149, 2), extent.place(120, u64::MAX)),
+            (None, None, None)
+        );
     }
 }

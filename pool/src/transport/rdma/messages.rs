@@ -172,6 +172,17 @@ impl Messages {
         Ok(Some(message))
     }
 
+    fn handle(&self, completion: Completion) {
+        let received = self.completed(completion);
+        let handled = received.and_then(|message| message.map_or(Ok(()), |message| self.received(&message)));
+        if let Err(why) = handled
+            && self.is_up()
+        {
+            log::debug!("the messages of a link have failed: {why}");
+            self.fail(&why);
+        }
+    }
+
     fn received(&self, message: &[u8]) -> Result<(), String> {
         let header = frame::header(message).map_err(|e| e.to_string())?.ok_or("half a message")?;
         match (header.kind, &self.handler) {
@@ -232,24 +243,12 @@ impl Completer for Messages {
     fn drain(&self) -> bool {
         let mut any = false;
         loop {
-            let mut room = [Completion { id: 0, result: Ok(0) }; 16];
-            let found = match self.cq.poll(&mut room) {
-                Ok([]) => return any,
-                Ok(found) => found,
+            match self.cq.poll(|completion| self.handle(completion)) {
+                Ok(0) => return any,
+                Ok(_) => any = true,
                 Err(why) => {
                     self.fail(&why);
                     return any;
-                }
-            };
-            any = true;
-            for completion in found {
-                let handled = self.completed(*completion);
-                let handled = handled.and_then(|message| message.map_or(Ok(()), |message| self.received(&message)));
-                if let Err(why) = handled
-                    && self.is_up()
-                {
-                    log::debug!("the messages of a link have failed: {why}");
-                    self.fail(&why);
                 }
             }
         }

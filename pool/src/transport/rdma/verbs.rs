@@ -144,14 +144,8 @@ impl Device {
         // SAFETY: by the caller.
         let context = unsafe { (library.open_device)(device) };
         let context = NonNull::new(context).ok_or_else(|| last(&format!("cannot open {name}")))?;
-        let limits = Limits {
-            mr_bytes: 0,
-            queue: 0,
-            completions: 0,
-            reads: 1,
-            message: 0,
-            atomic_with_cpu: false,
-        };
+        let limits =
+            Limits { mr_bytes: 0, queue: 0, completions: 0, reads: 1, message: 0, atomic_with_cpu: false };
         let mut this = Self {
             library,
             context,
@@ -392,9 +386,7 @@ impl Cq {
         let (library, context) = (channel.device.library, channel.device.context.as_ptr());
         let entries = entries.min(channel.device.limits.completions) as i32;
         // SAFETY: context and channel live, and are kept alive.
-        let cq = unsafe {
-            (library.create_cq)(context, entries, null_mut(), channel.channel.as_ptr(), 0)
-        };
+        let cq = unsafe { (library.create_cq)(context, entries, null_mut(), channel.channel.as_ptr(), 0) };
         let cq = NonNull::new(cq).ok_or_else(|| last("cannot make a completion queue"))?;
         Ok(Arc::new(Self { cq, channel: Arc::clone(channel) }))
     }
@@ -406,20 +398,21 @@ impl Cq {
         code("cannot ask for completion events", unsafe { ibv_req_notify_cq(self.cq.as_ptr(), 0) })
     }
 
-    /// Takes what has come, up to the room in `out`, which it returns the used part of.
-    pub fn poll<'o>(&self, out: &'o mut [Completion]) -> Result<&'o [Completion], String> {
+    /// Takes some of what has come, and hands it over; how much that was.
+    pub fn poll(&self, mut each: impl FnMut(Completion)) -> Result<usize, String> {
         const MOST: usize = 16;
-        // SAFETY: plain data for which zero is a value.
-        let mut found: [ibv_wc; MOST] = unsafe { std::mem::zeroed() };
-        let room = out.len().min(MOST) as i32;
+        // Not cleared: most looks find nothing.
+        let mut found = [const { std::mem::MaybeUninit::<ibv_wc>::uninit() }; MOST];
         // SAFETY: the queue lives; there is room for that many.
-        let count = unsafe { ibv_poll_cq(self.cq.as_ptr(), room, found.as_mut_ptr()) };
+        let count = unsafe { ibv_poll_cq(self.cq.as_ptr(), MOST as i32, found.as_mut_ptr().cast()) };
         let count = usize::try_from(count).map_err(|_| last("cannot poll a completion queue"))?;
-        for (out, wc) in out.iter_mut().zip(&found[..count]) {
+        for wc in &found[..count.min(MOST)] {
+            // SAFETY: the call has written the first `count`.
+            let wc = unsafe { wc.assume_init_ref() };
             let good = wc.status == ibv_wc_status::IBV_WC_SUCCESS;
-            *out = Completion { id: wc.wr_id, result: if good { Ok(wc.byte_len) } else { Err(wc.status) } };
+            each(Completion { id: wc.wr_id, result: if good { Ok(wc.byte_len) } else { Err(wc.status) } });
         }
-        Ok(&out[..count])
+        Ok(count)
     }
 }
 
@@ -551,8 +544,7 @@ impl Qp {
             init.qp_type = ibv_qp_type::IBV_QPT_RC;
             let (max_send_wr, max_recv_wr) = (sends, receives);
             let (max_send_sge, max_recv_sge, max_inline_data) = (1, 1, inline);
-            init.cap =
-                ibv_qp_cap { max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline_data };
+            init.cap = ibv_qp_cap { max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline_data };
             // SAFETY: domain and queue live, and are kept alive.
             let qp = unsafe { (library.create_qp)(pd.pd.as_ptr(), &mut init) };
             NonNull::new(qp).map(|qp| (qp, init.cap.max_inline_data))
@@ -560,8 +552,7 @@ impl Qp {
         let made = make(inline).or_else(|| make(0));
         let (qp, inline) = made.ok_or_else(|| last("cannot make a queue pair"))?;
         let psn = crate::cxl::region::random_id().map_err(|e| e.to_string())? as u32 & 0xff_ffff;
-        let this =
-            Self { qp, psn, inline: inline as usize, pd: Arc::clone(pd), _cq: Arc::clone(cq), mrs };
+        let this = Self { qp, psn, inline: inline as usize, pd: Arc::clone(pd), _cq: Arc::clone(cq), mrs };
         use ibv_access_flags as Flags;
         let access = Flags::IBV_ACCESS_REMOTE_READ.0
             | Flags::IBV_ACCESS_REMOTE_WRITE.0

@@ -82,7 +82,9 @@ impl Library {
                 let why = libc::dlerror();
                 if why.is_null() { "unknown".into() } else { CStr::from_ptr(why).to_string_lossy() }
             };
-            return Err(format!("the RDMA library is missing ({why}); install libibverbs1 and ibverbs-providers"));
+            return Err(format!(
+                "the RDMA library is missing ({why}); install libibverbs1 and ibverbs-providers"
+            ));
         }
         // SAFETY: the handle of libibverbs.
         unsafe { load(handle) }
