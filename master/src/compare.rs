@@ -67,8 +67,7 @@ impl Comparer {
         if task == Task::Sweep && !nobody_is_there(cluster, reclaimer)? {
             return Ok(false);
         }
-        let mut held = recovery::held(&ns.read());
-        held.sort_unstable_by_key(|run| run.first);
+        let held = recovery::held(&ns.read());
         let held = cluster.at_home(&held, rack);
         let (mut leaked, mut missing) = (0, Vec::new());
         for (part, ids) in parts(&held, BATCH) {

@@ -17,6 +17,7 @@
 //!   directory.rs   which rack a page is in, and which swaps may still move it
 //!   barrier.rs     callers that wait for each other
 //!   mounts.rs      who has the file system mounted
+//! locks.rs         flock(2) and fcntl(2) locks of all mounts
 //! sweep.rs         when pages of a rack are compared with those of the files; compare.rs does it
 //! ```
 //!
@@ -49,6 +50,8 @@ mod compare;
 mod config;
 mod directory;
 mod error;
+#[allow(dead_code, reason = "nobody asks yet: the messages of mounts come next")]
+mod locks;
 mod mounts;
 mod namespace;
 mod racks;

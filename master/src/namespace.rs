@@ -3,7 +3,7 @@
 //! Invariants (checked in full by [`check`]): every entry names an inode; every inode with links is
 //! reached from the root; `nlink` counts the names of a file, and two and the subdirectories of a
 //! directory; the parent of a directory is the directory that has an entry for it; inode numbers are
-//! below `next_ino`, which never decreases; a page of the pool is in one place of one file.
+//! below `next_ino`, which never decreases; [`shares`] counts the pages that are in more than one place.
 //!
 //! Nothing here knows of locks, stores, messages or what the time is.
 
@@ -15,14 +15,16 @@ pub(crate) mod extents;
 pub(crate) mod inode;
 mod name;
 pub(crate) mod ops;
+mod shares;
 mod xattr;
 
 use crate::change::{Change, Meta};
 use dir::{Dir, Entry};
 use hashbrown::HashMap;
 use inode::{Body, Inode};
-use pool::addr::PageSize;
+use pool::addr::{PageRun, PageSize};
 use pool::proto::meta::{Attr, Ino, MetaError};
+use shares::Shares;
 
 /// What holds for all of a namespace.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,7 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Namespace {
     inodes: HashMap<Ino, Box<Inode>>,
+    shares: Shares,
     limits: Limits,
     /// The next inode number to give out.
     next_ino: u64,
@@ -48,7 +51,7 @@ impl Namespace {
     /// Nothing, not even a root.
     pub(crate) fn empty(limits: Limits) -> Self {
         let first = Ino::ROOT.0 + 1;
-        Self { inodes: HashMap::new(), limits, next_ino: first, ino_mark: first }
+        Self { inodes: HashMap::new(), shares: Shares::default(), limits, next_ino: first, ino_mark: first }
     }
 
     /// What holds for all of it.
@@ -93,7 +96,21 @@ impl Namespace {
     /// `Stale`
     pub(crate) fn attr(&self, ino: Ino) -> Result<Attr, MetaError> {
         let inode = self.inode(ino)?;
-        Ok(inode.attr_with(ino, &inode.meta, self.limits.page_size))
+        Ok(self.attr_with(ino, inode, &inode.meta))
+    }
+
+    /// Attributes of an inode, with these in the place of its own.
+    pub(crate) fn attr_with(&self, ino: Ino, inode: &Inode, meta: &Meta) -> Attr {
+        let attr = inode.attr_with(ino, meta, self.limits.page_size);
+        match inode.extents() {
+            Some(map) if meta.nlink == 0 => {
+                let shared = map.iter().flat_map(|e| self.shares.among(e.run));
+                let shared: u64 = shared.map(|run| u64::from(run.count)).sum();
+                let own = meta.pages.saturating_sub(shared);
+                Attr { blocks: inode::blocks(own, self.limits.page_size), ..attr }
+            }
+            _ => attr,
+        }
     }
 
     /// Applies a change. What a change refers to must be there, as it is if the change was planned on
@@ -127,6 +144,27 @@ impl Namespace {
             }),
             Change::Cluster(_) => {}
         }
+    }
+
+    /// Counts what a plan shares and frees, once its changes are applied. Returns the pages that are in no place any more.
+    pub(crate) fn count_places(&mut self, shared: Vec<PageRun>, freed: Vec<PageRun>) -> Vec<PageRun> {
+        shared.into_iter().for_each(|run| self.shares.add(run));
+        freed.into_iter().flat_map(|run| self.shares.remove(run)).collect()
+    }
+
+    /// Those of these pages that are in more than one place.
+    pub(crate) fn shared_among(&self, run: PageRun) -> impl Iterator<Item = PageRun> {
+        self.shares.among(run)
+    }
+
+    /// The runs of all files, in no order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = PageRun> {
+        self.iter().filter_map(|(_, inode)| inode.extents()).flat_map(|map| map.iter()).map(|e| e.run)
+    }
+
+    /// After loading: which pages are in more than one place.
+    fn recount(&mut self) {
+        self.shares = Shares::of(self.runs());
     }
 
     /// After loading: no number that the marks allow was given out since.

@@ -13,7 +13,7 @@ use crate::namespace::check::{self, Loader, Mended, Repair};
 use crate::namespace::{Limits, Namespace};
 use crate::racks::Racks;
 use crate::store::{Store, StoreError};
-use pool::addr::PageRun;
+use pool::addr::{PageId, PageRun};
 use pool::proto::NodeId;
 use pool::proto::cluster::Cluster;
 use pool::proto::meta::{Extent, Ino, Time};
@@ -126,10 +126,23 @@ fn refuse_damage(config: &MasterConfig, fixed: &Mended) -> Result<(), MasterErro
     Err(MasterError::Damaged { state, count: fixed.repairs.len(), first: first.wrong.clone() })
 }
 
-/// Every page that a file has.
+/// Every page that a file has, once, in the order of ids.
 pub(crate) fn held(ns: &Namespace) -> Vec<PageRun> {
-    let maps = ns.iter().filter_map(|(_, inode)| inode.extents());
-    maps.flat_map(|map| map.iter()).map(|e| e.run).collect()
+    let mut runs: Vec<PageRun> = ns.runs().collect();
+    runs.sort_unstable_by_key(|run| run.first);
+    let mut end = 0;
+    runs.retain_mut(|run| {
+        // Pages that several files have were named before.
+        let first = run.first.raw().max(end);
+        let rest = run.end().checked_sub(first).and_then(|count| u32::try_from(count).ok());
+        end = end.max(run.end());
+        let rest = PageId::new(first).zip(rest).and_then(|(first, count)| PageRun::new(first, count));
+        rest.is_some_and(|rest| {
+            *run = rest;
+            true
+        })
+    });
+    runs
 }
 
 /// The parts of files that are among these pages.

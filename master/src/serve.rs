@@ -251,15 +251,16 @@ impl Core {
         let mut edit = Edit::new(&ns, self.clock.now());
         let reply = plan(&mut edit)?;
         let plan = edit.finish();
-        if !plan.changes.is_empty() {
-            self.store.commit(&plan.changes).map_err(refused)?;
-            let mut ns = RwLockUpgradableReadGuard::upgrade(ns);
-            plan.changes.into_iter().for_each(|change| ns.apply(change));
-        } else {
-            drop(ns);
+        if plan.changes.is_empty() {
+            return Ok(reply);
         }
-        if !plan.freed.is_empty() {
-            self.reclaimer.free(plan.freed);
+        self.store.commit(&plan.changes).map_err(refused)?;
+        let mut ns = RwLockUpgradableReadGuard::upgrade(ns);
+        plan.changes.into_iter().for_each(|change| ns.apply(change));
+        let freed = ns.count_places(plan.shared, plan.freed);
+        drop(ns);
+        if !freed.is_empty() {
+            self.reclaimer.free(freed);
         }
         Ok(reply)
     }
@@ -326,6 +327,8 @@ fn plan(e: &mut Edit, request: MetaRequest) -> Result<MetaReply, MetaError> {
             ops::commit(e, &ops::Commit { ino, extents, size, touch, kill_suid })
         }
         MetaRequest::Punch { ino, from, to } => ops::punch(e, ino, from, to),
+        MetaRequest::Clone { from, to, pages, size } => ops::clone(e, from, to, pages, size),
+        MetaRequest::CloneTree { from, to, caller } => ops::clone_tree(e, from, to, caller),
         MetaRequest::SetXattr { ino, caller, name, value, mode } => {
             ops::setxattr(e, &ops::SetXattr { ino, caller, name, value, mode })
         }

@@ -4,6 +4,8 @@
 mod acl;
 #[path = "namespace/attributes.rs"]
 mod attributes;
+#[path = "namespace/clones.rs"]
+mod clones;
 #[path = "namespace/contents.rs"]
 mod contents;
 #[path = "namespace/entries.rs"]

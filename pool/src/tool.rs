@@ -4,6 +4,7 @@
 //! master.
 
 mod bench;
+mod clone;
 mod link;
 mod status;
 mod units;
@@ -30,6 +31,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Give up the pool on a device, or in a file, so that another can be made there.
     Wipe(wipe::WipeArgs),
+    /// Copy a file or a directory tree of a mounted rchfs without copying its data.
+    Clone(clone::CloneArgs),
     /// Measure reads and writes of the pool, or of bare memory.
     Bench(Box<bench::BenchArgs>),
 }
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Status(arguments) => status::run(&arguments),
         Command::Wipe(arguments) => wipe::run(&arguments),
+        Command::Clone(arguments) => clone::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match result {

@@ -6,6 +6,7 @@
 //! the kernel knows ([`inodes`]), and size and map of open files ([`file`], [`map`]), through which data
 //! moves between the caller's buffer and the pool in one copy ([`io`]).
 
+mod clone;
 pub mod errno;
 pub mod error;
 pub mod file;
@@ -24,6 +25,7 @@ pub use space::{Origin, Space};
 
 use handles::Handles;
 use inodes::Inodes;
+use parking_lot::RwLock;
 use pool::Pool;
 use pool::addr::PageSize;
 use pool::proto::meta::{Attr, Ino, MetaReply, MetaRequest, Time};
@@ -66,6 +68,9 @@ pub struct Fs {
     inodes: Inodes,
     handles: Handles,
     kernel: OnceLock<Box<dyn Kernel>>,
+    /// Held shared by whoever writes to pages that exist, and exclusively while a tree is cloned. Taken before the
+    /// state of any file.
+    clones: RwLock<()>,
     /// Pages to give out until the kernel is told anew how much it may hold.
     until_limit: AtomicI64,
 }
@@ -82,6 +87,7 @@ impl Fs {
             inodes: Inodes::default(),
             handles: Handles::default(),
             kernel: OnceLock::new(),
+            clones: RwLock::new(()),
             until_limit: AtomicI64::new(0),
         }
     }

@@ -1,5 +1,7 @@
 //! The file system without FUSE: a master, a daemon and a pool in this process, and `Fs` above them.
 
+#[path = "fs/clones.rs"]
+mod clones;
 #[path = "fs/contents.rs"]
 mod contents;
 #[path = "fs/faults.rs"]

@@ -11,6 +11,7 @@ pub(crate) use load::{Loaded, Loader};
 pub(crate) use mend::{Mended, mend};
 
 use super::Namespace;
+use super::shares::Shares;
 use hashbrown::{HashMap, HashSet};
 use pool::proto::meta::{Ino, Kind};
 use std::fmt;
@@ -108,17 +109,10 @@ pub(crate) fn problems(ns: &Namespace) -> Vec<String> {
             }
         }
     }
-    found.extend(shared_pages(ns));
+    if ns.shares != Shares::of(ns.runs()) {
+        found.push("the count of places that pages are in is wrong".into());
+    }
     found
-}
-
-/// Pages that are in more than one place.
-fn shared_pages(ns: &Namespace) -> Vec<String> {
-    let files = ns.iter().filter_map(|(ino, inode)| Some((ino, inode.extents()?)));
-    let mut runs: Vec<_> = files.flat_map(|(ino, map)| map.iter().map(move |e| (e.run, ino))).collect();
-    runs.sort_unstable_by_key(|(run, ino)| (run.first, *ino));
-    let shared = runs.windows(2).filter(|w| w[0].0.end() > w[1].0.first.raw());
-    shared.map(|w| format!("page {} belongs to inodes {} and {}", w[1].0.first, w[0].1.0, w[1].1.0)).collect()
 }
 
 /// A path from the root to each of these inodes, as far as there is one.

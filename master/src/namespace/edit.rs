@@ -9,7 +9,7 @@ use super::inode::{EMPTY_DIR_SIZE, Inode, blocks};
 use super::xattr;
 use crate::change::{Change, Meta};
 use pool::addr::PageRun;
-use pool::proto::meta::{Attr, Ino, Kind, LINK_MAX, MetaError, Time};
+use pool::proto::meta::{Attr, Extent, Ino, Kind, LINK_MAX, MetaError, Time};
 
 /// Inode numbers are reserved in the store so many at a time.
 const INO_BLOCK: u64 = 1024;
@@ -19,8 +19,10 @@ const INO_BLOCK: u64 = 1024;
 pub(crate) struct Plan {
     /// Changes, to be committed together and applied in order.
     pub changes: Vec<Change>,
-    /// Pages that no file has after it.
+    /// Pages that are in one place less after it.
     pub freed: Vec<PageRun>,
+    /// Pages that are in one place more after it, counted before those of `freed`.
+    pub shared: Vec<PageRun>,
 }
 
 /// An operation being planned.
@@ -28,14 +30,17 @@ pub(crate) struct Edit<'n> {
     ns: &'n Namespace,
     now: Time,
     metas: Vec<(Ino, Meta)>,
+    /// Of the inodes that are made, whose numbers follow each other.
+    made: Vec<Meta>,
     plan: Plan,
-    made: u64,
+    /// Numbers below it may be given out without telling the store.
+    mark: u64,
 }
 
 impl<'n> Edit<'n> {
     /// Begins a plan, at this time.
     pub(crate) fn new(ns: &'n Namespace, now: Time) -> Self {
-        Self { ns, now, metas: Vec::new(), plan: Plan::default(), made: 0 }
+        Self { ns, now, metas: Vec::new(), made: Vec::new(), plan: Plan::default(), mark: ns.ino_mark }
     }
 
     /// The namespace as it is before the plan.
@@ -50,8 +55,9 @@ impl<'n> Edit<'n> {
 
     /// The plan. Attributes are its first changes, so that what follows finds its inodes.
     pub(crate) fn finish(self) -> Plan {
-        let metas = self.metas.into_iter().map(|(ino, meta)| Change::PutInode(ino, meta));
-        Plan { changes: metas.chain(self.plan.changes).collect(), freed: self.plan.freed }
+        let made = (self.ns.next_ino..).map(Ino).zip(self.made);
+        let metas = self.metas.into_iter().chain(made).map(|(ino, meta)| Change::PutInode(ino, meta));
+        Plan { changes: metas.chain(self.plan.changes).collect(), ..self.plan }
     }
 
     /// Attributes as planned.
@@ -59,6 +65,9 @@ impl<'n> Edit<'n> {
     /// # Errors
     /// `Stale`
     pub(crate) fn meta(&self, ino: Ino) -> Result<Meta, MetaError> {
+        if let Some(meta) = self.made_at(ino).and_then(|at| self.made.get(at)) {
+            return Ok(*meta);
+        }
         match self.metas.iter().find(|(i, _)| *i == ino) {
             Some((_, meta)) => Ok(*meta),
             None => Ok(self.ns.inode(ino)?.meta),
@@ -70,6 +79,11 @@ impl<'n> Edit<'n> {
     /// # Errors
     /// `Stale`
     pub(crate) fn meta_mut(&mut self, ino: Ino) -> Result<&mut Meta, MetaError> {
+        if let Some(at) = self.made_at(ino)
+            && at < self.made.len()
+        {
+            return Ok(&mut self.made[at]);
+        }
         let at = match self.metas.iter().position(|(i, _)| *i == ino) {
             Some(at) => at,
             None => {
@@ -80,6 +94,11 @@ impl<'n> Edit<'n> {
         Ok(&mut self.metas[at].1)
     }
 
+    /// Where in `made` an inode with this number would be.
+    fn made_at(&self, ino: Ino) -> Option<usize> {
+        ino.0.checked_sub(self.ns.next_ino)?.try_into().ok()
+    }
+
     /// Attributes as stat(2) shows them after the plan. The size of a directory is that before it.
     ///
     /// # Errors
@@ -88,7 +107,7 @@ impl<'n> Edit<'n> {
         let meta = self.meta(ino)?;
         let page_size = self.ns.limits().page_size;
         Ok(match self.ns.get(ino) {
-            Some(inode) => inode.attr_with(ino, &meta, page_size),
+            Some(inode) => self.ns.attr_with(ino, inode, &meta),
             None if meta.kind == Kind::Dir => meta.attr(ino, EMPTY_DIR_SIZE, 0),
             None => meta.attr(ino, meta.size, blocks(meta.pages, page_size)),
         })
@@ -104,17 +123,17 @@ impl<'n> Edit<'n> {
     /// # Errors
     /// `NoSpace` if there are as many as there may be.
     pub(crate) fn make(&mut self, meta: Meta) -> Result<Ino, MetaError> {
-        if self.ns.len() as u64 + self.made >= self.ns.limits().max_inodes {
+        let made = self.made.len() as u64;
+        if self.ns.len() as u64 + made >= self.ns.limits().max_inodes {
             return Err(MetaError::NoSpace("there are as many inodes as there may be".into()));
         }
-        let number = self.ns.next_ino + self.made;
-        if number >= self.ns.ino_mark {
+        let number = self.ns.next_ino + made;
+        if number >= self.mark {
             let mark = number.checked_add(INO_BLOCK);
-            let mark = mark.ok_or_else(|| MetaError::NoSpace("all inode numbers were used".into()))?;
-            self.change(Change::InoMark(mark));
+            self.mark = mark.ok_or_else(|| MetaError::NoSpace("all inode numbers were used".into()))?;
+            self.change(Change::InoMark(self.mark));
         }
-        self.made += 1;
-        self.metas.push((Ino(number), meta));
+        self.made.push(meta);
         Ok(Ino(number))
     }
 
@@ -185,7 +204,14 @@ impl<'n> Edit<'n> {
         self.plan.changes.extend(map.remove.into_iter().map(|at| Change::DelExtent(ino, at)));
         self.plan.changes.extend(map.add.into_iter().map(|e| Change::PutExtent(ino, e)));
         self.plan.freed.extend(map.freed);
+        self.plan.shared.extend(map.shared);
         Ok(())
+    }
+
+    /// Gives a file that this plan makes pages that are in another.
+    pub(crate) fn share(&mut self, ino: Ino, extent: Extent) {
+        self.plan.changes.push(Change::PutExtent(ino, extent));
+        self.plan.shared.push(extent.run);
     }
 
     /// The capabilities of a program go when it is changed.

@@ -26,8 +26,10 @@ pub(crate) struct MapPlan {
     pub remove: Vec<u64>,
     /// Runs that come.
     pub add: Vec<Extent>,
-    /// Pages that the file no longer has.
+    /// Pages that the file no longer has there.
     pub freed: Vec<PageRun>,
+    /// Pages of a file that this one gets too, or gets once more.
+    pub shared: Vec<PageRun>,
     /// How many pages the file gets, not counting those it had at the same place.
     pub gained: u64,
 }
@@ -152,17 +154,40 @@ impl Extents {
         no_page_twice(&plan.freed, new)?;
         Ok(plan)
     }
+
+    /// Plans to map pages `from..to` of the file as `shared` says, which is in order and lies in them, and has pages
+    /// that are in a file already; what it leaves out becomes a hole.
+    pub(crate) fn plan_share(&self, from: u64, to: u64, shared: &[Extent]) -> MapPlan {
+        let old: Vec<Extent> = self.iter_from(from.saturating_sub(1)).take_while(|e| e.at <= to).collect();
+        let outside = old.iter().flat_map(|&o| [part(o, 0, from), part(o, to, u64::MAX)]).flatten();
+        let pieces = merged(outside.chain(shared.iter().copied()).collect());
+        let begins =
+            |list: &[Extent], at: u64| list.binary_search_by_key(&at, |e| e.at).ok().map(|i| list[i]);
+        MapPlan {
+            remove: old.iter().map(|o| o.at).filter(|&at| begins(&pieces, at).is_none()).collect(),
+            add: pieces.iter().filter(|p| begins(&old, p.at) != Some(**p)).copied().collect(),
+            freed: old.iter().filter_map(|&o| part(o, from, to)).map(|e| e.run).collect(),
+            gained: shared.iter().map(|e| u64::from(e.run.count)).sum(),
+            shared: shared.iter().map(|e| e.run).collect(),
+        }
+    }
+
+    /// The pages `from..to` of the file, moved to begin at `at`, in order.
+    pub(crate) fn moved(&self, from: u64, to: u64, at: u64) -> Vec<Extent> {
+        let parts = self.iter_from(from).take_while(|e| e.at < to).filter_map(|e| part(e, from, to));
+        parts.filter_map(|e| Some(Extent { at: at.checked_add(e.at - from)?, run: e.run })).collect()
+    }
 }
 
 /// Replaces the runs `old`, all that touch `new`, by runs that also map `new`.
 fn plan_cluster(plan: &mut MapPlan, old: &[Extent], new: &[Extent]) -> Result<(), MetaError> {
-    let mut pieces: Vec<Extent> = new.to_vec();
+    let mut kept: Vec<Extent> = Vec::new();
     plan.gained += new.iter().map(|n| u64::from(n.run.count)).sum::<u64>();
     for &o in old {
         let mut from = o.at;
         let first = new.partition_point(|n| n.end() <= o.at);
         for n in new[first..].iter().take_while(|n| n.at < o.end()) {
-            pieces.extend(part(o, from, n.at));
+            kept.extend(part(o, from, n.at));
             from = n.end();
             if let (Some(was), Some(is)) = (part(o, n.at, n.end()), part(*n, o.at, o.end())) {
                 if was == is {
@@ -172,13 +197,14 @@ fn plan_cluster(plan: &mut MapPlan, old: &[Extent], new: &[Extent]) -> Result<()
                 }
             }
         }
-        pieces.extend(part(o, from, u64::MAX));
+        kept.extend(part(o, from, u64::MAX));
     }
-    let pieces = merged(pieces);
+    no_page_twice(&kept.iter().map(|e| e.run).collect::<Vec<_>>(), new)?;
+    let pieces = merged([&kept, new].concat());
     let begins = |list: &[Extent], at: u64| list.binary_search_by_key(&at, |e| e.at).ok().map(|i| list[i]);
     plan.remove.extend(old.iter().map(|o| o.at).filter(|&at| begins(&pieces, at).is_none()));
     plan.add.extend(pieces.iter().filter(|p| begins(old, p.at) != Some(**p)));
-    no_id_twice(&pieces)
+    Ok(())
 }
 
 /// The part of a run within the pages `from..to` of the file.
@@ -240,13 +266,13 @@ fn id_ranges(extents: &[Extent]) -> Vec<(u64, u64)> {
     ids
 }
 
-/// A page that is mapped by `new` must not be among the pages that are freed.
-fn no_page_twice(freed: &[PageRun], new: &[Extent]) -> Result<(), MetaError> {
-    if freed.is_empty() {
+/// A page that is mapped by `new` must not be among these, which the file has or had in another place.
+fn no_page_twice(others: &[PageRun], new: &[Extent]) -> Result<(), MetaError> {
+    if others.is_empty() {
         return Ok(());
     }
     let ids = id_ranges(new);
-    for run in freed {
+    for run in others {
         let i = ids.partition_point(|&(_, end)| end <= run.first.raw());
         if ids.get(i).is_some_and(|&(first, _)| first < run.end()) {
             return Err(MetaError::Invalid(format!(

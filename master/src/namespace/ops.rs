@@ -2,6 +2,8 @@
 //!
 //! An operation that fails may leave its edit half planned; the edit is then thrown away.
 
+mod clone;
+mod clone_tree;
 mod commit;
 mod forget;
 mod getattr;
@@ -22,6 +24,8 @@ mod setxattr;
 mod statfs;
 mod unlink;
 
+pub(crate) use clone::clone;
+pub(crate) use clone_tree::clone_tree;
 pub(crate) use commit::{Commit, commit};
 pub(crate) use forget::forget;
 pub(crate) use getattr::getattr;

@@ -73,6 +73,13 @@ pub enum Op {
         from: u64,
         to: u64,
     },
+    /// Gives a file pages of another.
+    Clone {
+        from: (usize, u64),
+        to: (usize, u64),
+        pages: u64,
+        size: u64,
+    },
     SetXattr {
         ino: usize,
         name: u8,
@@ -128,6 +135,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(ino, runs, size, touch, kill)| Op::Commit { ino, runs, size, touch, kill }),
         2 => (i(), 1usize..4).prop_map(|(ino, step)| Op::Again { ino, step }),
         3 => (i(), 0u64..30, 0u64..40).prop_map(|(ino, from, to)| Op::Punch { ino, from, to }),
+        6 => ((i(), 0u64..20), (i(), 0u64..20), 0u64..20, 0u64..50 * PAGE)
+            .prop_map(|(from, to, pages, size)| Op::Clone { from, to, pages, size }),
         4 => (i(), 0u8..7, 0u8..6, 0u8..3, any::<bool>())
             .prop_map(|(ino, name, value, mode, user)| Op::SetXattr { ino, name, value, mode, user }),
         2 => (i(), 0u8..7).prop_map(|(ino, name)| Op::RemoveXattr { ino, name }),
@@ -248,11 +257,20 @@ pub fn request(op: &Op, inos: &Inos, model: &Model, daemon: &FakeDaemon) -> Opti
         }
         Op::Again { ino, step } => {
             let ino = inos.pick(ino);
-            let pages = model.nodes.get(&ino).into_iter().flat_map(|node| &node.pages);
+            // A page that the file has in two places can be in neither of them "again".
+            let all = || model.nodes.get(&ino).into_iter().flat_map(|node| &node.pages);
+            let once = |page: u64| all().filter(|(_, p)| **p == page).count() == 1;
+            let pages = all().filter(|(_, page)| once(**page));
             let extents = pages.step_by(step).map(|(&at, &page)| Extent { at, run: run(page, 1) }).collect();
             Some(MetaRequest::Commit { ino, extents, size: 0, touch: false, kill_suid: false })
         }
         Op::Punch { ino, from, to } => Some(MetaRequest::Punch { ino: inos.pick(ino), from, to }),
+        Op::Clone { from, to, pages, size } => Some(MetaRequest::Clone {
+            from: (inos.pick(from.0), from.1),
+            to: (inos.pick(to.0), to.1),
+            pages,
+            size,
+        }),
         Op::SetXattr { ino, name, value, mode, user } => {
             let (name, value) = xattr(name, value);
             let mode = [XattrMode::Any, XattrMode::Create, XattrMode::Replace][usize::from(mode)];
@@ -304,6 +322,10 @@ pub fn expected(
         MetaRequest::Punch { ino, from, to } => {
             model.punch(*ino, *from, *to, now)?;
             *ino
+        }
+        MetaRequest::Clone { from, to, pages, size } => {
+            model.clone_pages(*from, *to, *pages, *size, now)?;
+            to.0
         }
         MetaRequest::SetXattr { ino, caller, name, value, mode } => {
             model.setxattr(*ino, *caller, name, value, *mode, now)?;

@@ -2,7 +2,7 @@
 //! counted when asked for, one entry a page.
 
 use pool::proto::meta::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub type Pages = BTreeMap<u64, u64>;
 
@@ -131,12 +131,18 @@ impl Model {
                 Kind::Symlink => node.target.len() as u64,
                 _ => node.size,
             },
-            blocks: node.pages.len() as u64 * (self.page / 512),
+            blocks: self.pages_counted(ino, node) * (self.page / 512),
             atime,
             mtime,
             ctime,
             btime,
         })
+    }
+
+    /// Pages of a file; only its own once it has no link.
+    fn pages_counted(&self, ino: Ino, node: &Node) -> u64 {
+        let shared = if self.nlink(ino) == 0 { self.shared() } else { BTreeSet::new() };
+        node.pages.values().filter(|page| !shared.contains(page)).count() as u64
     }
 
     fn modified(&mut self, ino: Ino, now: Time) {
@@ -461,6 +467,40 @@ impl Model {
         self.at(ino).pages.retain(|at, _| *at < from || *at >= to);
         self.modified(ino, now);
         Ok(())
+    }
+
+    pub fn clone_pages(
+        &mut self,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        pages: u64,
+        size: u64,
+        now: Time,
+    ) -> Res<()> {
+        if from.0 == to.0 && from.1 < to.1 + pages && to.1 < from.1 + pages {
+            return Err(invalid());
+        }
+        self.file(from.0)?;
+        self.file(to.0)?;
+        let source = self.at(from.0).pages.clone();
+        let target = self.at(to.0);
+        for i in 0..pages {
+            match source.get(&(from.1 + i)) {
+                Some(&page) => target.pages.insert(to.1 + i, page),
+                None => target.pages.remove(&(to.1 + i)),
+            };
+        }
+        target.size = target.size.max(size);
+        target.xattrs.remove(&b"security.capability"[..]);
+        self.modified(to.0, now);
+        Ok(())
+    }
+
+    /// Pages that are in more than one place.
+    pub fn shared(&self) -> BTreeSet<u64> {
+        let mut seen = BTreeSet::new();
+        let all = self.nodes.values().flat_map(|node| node.pages.values().copied());
+        all.filter(|page| !seen.insert(*page)).collect()
     }
 
     pub fn setxattr(

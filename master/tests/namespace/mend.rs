@@ -183,7 +183,7 @@ fn a_missing_root_is_made_again_and_keeps_what_it_held() {
 }
 
 #[test]
-fn pages_that_two_files_have_are_reported_and_left() {
+fn pages_that_two_files_have_are_shared() {
     let d = sample();
     let run = run(1, 2);
     let other = d.meta(d.file);
@@ -191,8 +191,10 @@ fn pages_that_two_files_have_are_reported_and_left() {
     let name = b"twin".as_slice().into();
     d.store.meddle(&Change::PutEntry { parent: Ino::ROOT, cookie: 1000, ino: Ino(3000), name });
     d.store.meddle(&Change::PutExtent(Ino(3000), Extent { at: 0, run }));
-    d.is_refused();
-    let master = d.world.repair_on(Box::new(d.store.clone())).unwrap();
-    assert!(master.recovery().repairs.iter().any(|line| line.contains("belongs to inodes")));
-    assert!(!master.check().is_empty());
+    let master = d.world.open_on(Box::new(d.store.clone())).unwrap();
+    assert_eq!(master.check(), Vec::<String>::new());
+    ask(&master, MetaRequest::Punch { ino: Ino(3000), from: 0, to: 1 }).unwrap();
+    assert_eq!(d.world.daemon.live().len(), 3, "the other file has the page");
+    ask(&master, MetaRequest::Punch { ino: d.file, from: 0, to: 1 }).unwrap();
+    assert_eq!(d.world.daemon.live().len(), 2);
 }

@@ -80,7 +80,8 @@ pub struct Attr {
     pub rdev: u32,
     /// Bytes. Of a symlink: length of the target. Of a directory: a number that grows with its entries.
     pub size: u64,
-    /// Units of 512 bytes that its pages take.
+    /// Units of 512 bytes that its pages take; once it has no link, only those of pages that go with it and are in no
+    /// other file (in the answer to a request that changes which those are: as it was before).
     pub blocks: u64,
     /// Last access.
     pub atime: Time,
@@ -312,6 +313,30 @@ pub enum MetaRequest {
         /// One past the last.
         to: u64,
     },
+    /// Makes pages of a file pages of another too (or of the same, elsewhere), in the place of what is there, with its
+    /// holes. Whoever writes to a page that is in several places puts a copy in its place first. Contents and times
+    /// of the target change. Answered by [`MetaReply::Attr`] of the target.
+    Clone {
+        /// Inode of a regular file, and its first page.
+        from: (Ino, u64),
+        /// Inode of a regular file, and the page of it that the first becomes.
+        to: (Ino, u64),
+        /// How many pages, holes included.
+        pages: u64,
+        /// The size of the target becomes at least this.
+        size: u64,
+    },
+    /// Fills an empty directory with a copy of another and of all that is in it: names, attributes, extended attributes, hard
+    /// links among them, and contents, by [`Clone`](Self::Clone). All at one moment. Only root, and who owns all of it, may.
+    /// Answered by [`MetaReply::Attr`] of the target.
+    CloneTree {
+        /// Inode of a directory.
+        from: Ino,
+        /// Inode of an empty directory that is not in `from`.
+        to: Ino,
+        /// Who asks.
+        caller: Caller,
+    },
     /// Value of an extended attribute. Answered by [`MetaReply::Bytes`].
     GetXattr {
         /// Inode.
@@ -393,6 +418,8 @@ pub enum MetaReply {
         attr: Attr,
         /// Extents in order.
         extents: Vec<Extent>,
+        /// Those of their pages that are in other places too: see [`MetaRequest::Clone`].
+        shared: Vec<PageRun>,
         /// Where to go on, if there is more.
         next: Option<u64>,
     },

@@ -1,7 +1,7 @@
 //! The state that everybody who has a file open shares, and the handles that name it.
 //!
-//! Lock order: a file's `state`, then whatever the pool and the master lock. The state of a second file
-//! (copy_file_range) is never locked while the first one is.
+//! Lock order: the mount's `clones`, a file's `state`, then whatever the pool and the master lock. Only
+//! [`clone`](super::clone) locks the states of two files, that of the lower inode number first.
 
 use super::map::ExtentMap;
 use parking_lot::RwLock;

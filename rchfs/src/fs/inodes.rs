@@ -15,15 +15,39 @@ const SHARDS: u64 = 64;
 /// The table of known inodes.
 pub struct Inodes {
     shards: Vec<Mutex<HashMap<Ino, Known>>>,
-    /// Bytes of unlinked files that nobody has open: they go as soon as the kernel forgets them.
-    doomed: AtomicU64,
+    /// Unlinked files that nobody has open: they go as soon as the kernel forgets them.
+    doomed: Doomed,
+}
+
+#[derive(Default)]
+struct Doomed {
+    files: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Doomed {
+    /// One more, if it was unlinked.
+    fn add(&self, bytes: Option<u64>) {
+        if let Some(bytes) = bytes {
+            self.files.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// One less, if it was unlinked.
+    fn remove(&self, bytes: Option<u64>) {
+        if let Some(bytes) = bytes {
+            self.files.fetch_sub(1, Ordering::Relaxed);
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 #[derive(Default)]
 struct Known {
     lookups: u64,
     opens: u32,
-    /// Bytes it takes, once it has no name left.
+    /// Bytes that go with it, once it has no name left.
     orphan: Option<u64>,
     file: Option<Arc<File>>,
     /// The modification time that the kernel is about to be told.
@@ -38,7 +62,7 @@ impl Known {
 
 impl Default for Inodes {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), doomed: AtomicU64::new(0) }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), doomed: Doomed::default() }
     }
 }
 
@@ -66,7 +90,7 @@ impl Inodes {
         let mut shard = self.shard(ino).lock();
         let known = shard.entry(ino).or_default();
         if known.opens == 0 {
-            self.doomed.fetch_sub(known.orphan.unwrap_or(0), Ordering::Relaxed);
+            self.doomed.remove(known.orphan);
         }
         known.opens += 1;
         known.file.get_or_insert_with(|| Arc::new(File::new(ino))).clone()
@@ -79,7 +103,7 @@ impl Inodes {
         known.opens = known.opens.saturating_sub(1);
         if known.opens == 0 {
             known.file = None;
-            self.doomed.fetch_add(known.orphan.unwrap_or(0), Ordering::Relaxed);
+            self.doomed.add(known.orphan);
         }
         self.drop_unused(&mut shard, ino)
     }
@@ -87,6 +111,14 @@ impl Inodes {
     /// The shared state of the file, if somebody has it open.
     pub fn live(&self, ino: Ino) -> Option<Arc<File>> {
         self.shard(ino).lock().get(&ino)?.file.clone()
+    }
+
+    /// The shared states of all files that somebody has open.
+    pub fn all_live(&self) -> Vec<Arc<File>> {
+        let of = |shard: &Mutex<HashMap<Ino, Known>>| -> Vec<_> {
+            shard.lock().values().filter_map(|known| known.file.clone()).collect()
+        };
+        self.shards.iter().flat_map(of).collect()
     }
 
     /// The kernel is about to be told that `ino` was modified at `time`; or, with `None`, must not be any
@@ -108,14 +140,19 @@ impl Inodes {
         let Some(known) = shard.get_mut(&ino) else { return true };
         known.orphan = Some(bytes);
         if known.opens == 0 {
-            self.doomed.fetch_add(bytes, Ordering::Relaxed);
+            self.doomed.add(Some(bytes));
         }
         false
     }
 
     /// Bytes that come back when the kernel has forgotten what was unlinked.
     pub fn doomed_bytes(&self) -> u64 {
-        self.doomed.load(Ordering::Relaxed)
+        self.doomed.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are unlinked files that nobody has open.
+    pub fn has_doomed(&self) -> bool {
+        self.doomed.files.load(Ordering::Relaxed) > 0
     }
 
     /// The unlinked files that nobody has open, which the caller now frees.
@@ -124,7 +161,7 @@ impl Inodes {
         for shard in &self.shards {
             for (&ino, known) in shard.lock().iter_mut().filter(|(_, k)| k.opens == 0) {
                 if let Some(bytes) = known.orphan.take() {
-                    self.doomed.fetch_sub(bytes, Ordering::Relaxed);
+                    self.doomed.remove(Some(bytes));
                     taken.push(ino);
                 }
             }
@@ -138,7 +175,7 @@ impl Inodes {
             return false;
         }
         let Some(Known { orphan: Some(bytes), .. }) = shard.remove(&ino) else { return false };
-        self.doomed.fetch_sub(bytes, Ordering::Relaxed);
+        self.doomed.remove(Some(bytes));
         true
     }
 }

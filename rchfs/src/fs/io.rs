@@ -5,6 +5,8 @@
 //! file takes the state exclusively: the data is in its pages before the master is told that they are the
 //! file's, so a crash in between loses the pages (the next mount finds them) but never shows garbage.
 //!
+//! A page that clones have too is never written: a copy, or a new page if all of it is written, takes its place first.
+//!
 //! Bytes of a page past the end of the file are unspecified; whoever moves the end outwards zeroes what
 //! that exposes, first.
 
@@ -79,6 +81,7 @@ impl Fs {
         if flags.kill_suid {
             self.commit(file, vec![], 0, flags)?;
         }
+        let _no_clone = self.clones.read();
         let state = file.state.read();
         if state.loaded && end <= state.size && self.try_overwrite(&state, at, data)? {
             return Ok(());
@@ -87,10 +90,10 @@ impl Fs {
         self.extend(file, at..end, data, flags)
     }
 
-    /// Writes to pages that exist; false, with nothing lost, if there is a hole.
+    /// Writes to pages that exist; false, with nothing lost, if there is a hole or a shared page.
     fn try_overwrite(&self, state: &State, at: u64, data: &[u8]) -> Result<bool> {
         for piece in state.map.pieces(at, data.len() as u64, self.size) {
-            let Some(to) = piece.data else { return Ok(false) };
+            let Some(to) = piece.data.filter(|_| !piece.shared) else { return Ok(false) };
             let from = (piece.at - at) as usize;
             self.pool.write(to, &data[from..from + piece.len as usize])?;
         }
@@ -104,10 +107,12 @@ impl Fs {
             self.load(file, &mut state)?;
         }
         if range.start > state.size {
-            self.zero_mapped(&state, state.size..range.start)?;
+            let tail = state.size..range.start;
+            self.zero_mapped(file, &mut state, tail, flags.origin)?;
         }
         let pages = self.size.page_of(range.start)..self.size.pages_for(range.end);
-        let holes = state.map.holes(pages);
+        self.own(file, &mut state, self.edges(&range), flags.origin)?;
+        let holes = state.map.not_own(pages);
         let new = self.take_pages(file, &holes, flags.origin, Fill::Uninit)?;
         new.iter().for_each(|&e| state.map.insert(e));
         let size = state.size.max(range.end);
@@ -121,7 +126,7 @@ impl Fs {
             // Nobody knows whether the pages are the file's now: ask again before the next access.
             Err(FsError::Transport(_)) => *state = State::default(),
             Err(_) => {
-                holes.into_iter().for_each(|h| state.map.remove(h));
+                *state = State::default();
                 self.give_back(&new);
             }
         }
@@ -133,8 +138,8 @@ impl Fs {
         let shift = self.size.shift();
         for hole in holes {
             let (start, end) = (hole.start << shift, hole.end << shift);
-            self.zero_mapped(state, start..range.start.max(start))?;
-            self.zero_mapped(state, range.end.min(end)..end)?;
+            self.zero_in_place(state, start..range.start.max(start))?;
+            self.zero_in_place(state, range.end.min(end)..end)?;
         }
         Ok(())
     }
@@ -159,8 +164,19 @@ impl Fs {
         self.meta_attr(MetaRequest::Commit { ino: file.ino, extents, size, touch, kill_suid }).map(drop)
     }
 
-    /// Zeroes those bytes of `range` that are in pages.
-    pub(super) fn zero_mapped(&self, state: &State, range: Range<u64>) -> Result<()> {
+    /// Zeroes those bytes of `range` that are in pages, which become the file's own.
+    pub(super) fn zero_mapped(
+        &self,
+        file: &File,
+        state: &mut State,
+        range: Range<u64>,
+        origin: Origin,
+    ) -> Result<()> {
+        self.own(file, state, [range.clone()], origin)?;
+        self.zero_in_place(state, range)
+    }
+
+    fn zero_in_place(&self, state: &State, range: Range<u64>) -> Result<()> {
         if range.start >= range.end {
             return Ok(());
         }

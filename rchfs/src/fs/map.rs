@@ -1,7 +1,9 @@
 //! Where the bytes of a file are: which pages of the pool hold which pages of the file.
 //!
 //! A copy of what the master knows, kept while the file is open. Extents are disjoint, in order, and
-//! merged where both the pages of the file and the page ids follow each other.
+//! merged where both the pages of the file and the page ids follow each other. A page that clones have too is *shared*: it
+//! can be read, and before it is written a copy takes its place. That may be known late (the others may have let it go),
+//! never too late.
 
 use pool::addr::{GAddr, PageRun, PageSize};
 use pool::proto::meta::Extent;
@@ -12,7 +14,19 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub struct ExtentMap {
     /// First page of the file to the pages that hold it and its successors.
-    runs: BTreeMap<u64, PageRun>,
+    runs: BTreeMap<u64, Run>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    pages: PageRun,
+    shared: bool,
+}
+
+impl Run {
+    const fn len(&self) -> u64 {
+        self.pages.count as u64
+    }
 }
 
 /// A stretch of a file that is either in consecutive pool addresses or a hole.
@@ -24,29 +38,60 @@ pub struct Piece {
     pub len: u64,
     /// Where it is; `None` for a hole.
     pub data: Option<GAddr>,
+    /// Other files have it too.
+    pub shared: bool,
 }
 
 impl ExtentMap {
-    /// Maps `extent`, in the place of whatever was mapped there.
+    /// Maps `extent`, whose pages no other file has, in the place of whatever was mapped there.
     pub fn insert(&mut self, extent: Extent) {
+        self.put(extent, false);
+    }
+
+    fn put(&mut self, extent: Extent, shared: bool) {
         self.remove(extent.at..extent.end());
         let mut extent = extent;
-        if let Some((&at, &run)) = self.runs.range(..extent.at).next_back()
-            && at + run.count as u64 == extent.at
-            && run.end() == extent.run.first.raw()
-            && let Some(count) = run.count.checked_add(extent.run.count)
+        if let Some((&at, run)) = self.runs.range(..extent.at).next_back()
+            && at + run.len() == extent.at
+            && run.shared == shared
+            && run.pages.end() == extent.run.first.raw()
+            && let Some(count) = run.pages.count.checked_add(extent.run.count)
         {
-            extent = Extent { at, run: PageRun { first: run.first, count } };
+            extent = Extent { at, run: PageRun { first: run.pages.first, count } };
         }
-        if let Some((&at, &run)) = self.runs.range(extent.end()..).next()
+        if let Some((&at, run)) = self.runs.range(extent.end()..).next()
             && at == extent.end()
-            && extent.run.end() == run.first.raw()
-            && let Some(count) = extent.run.count.checked_add(run.count)
+            && run.shared == shared
+            && extent.run.end() == run.pages.first.raw()
+            && let Some(count) = extent.run.count.checked_add(run.pages.count)
         {
             self.runs.remove(&at);
             extent.run.count = count;
         }
-        self.runs.insert(extent.at, extent.run);
+        self.runs.insert(extent.at, Run { pages: extent.run, shared });
+    }
+
+    /// Pages `range` of the file are shared from now on, as far as they are mapped.
+    pub fn share(&mut self, range: Range<u64>) {
+        let parts: Vec<Extent> = self.touching(range.clone()).filter_map(|(e, _)| part(e, &range)).collect();
+        parts.into_iter().for_each(|e| self.put(e, true));
+    }
+
+    /// The pages of `runs` (which are in the order of ids) are shared, wherever in `extent` they are.
+    pub fn share_pages(&mut self, extent: Extent, runs: &[PageRun]) {
+        let from = runs.partition_point(|run| run.end() <= extent.run.first.raw());
+        for run in runs[from..].iter().take_while(|run| run.first.raw() < extent.run.end()) {
+            let place = |id: u64| extent.at + id.saturating_sub(extent.run.first.raw());
+            self.share(place(run.first.raw())..place(run.end().min(extent.run.end())));
+        }
+    }
+
+    /// The parts of pages `range` that are shared, in order.
+    pub fn shared(&self, range: Range<u64>) -> Vec<Extent> {
+        self.touching(range.clone())
+            .filter(|(_, shared)| *shared)
+            .filter_map(|(e, _)| part(e, &range))
+            .collect()
     }
 
     /// Makes pages `range` of the file a hole.
@@ -54,54 +99,55 @@ impl ExtentMap {
         if range.is_empty() {
             return;
         }
-        let start = self.first_key_reaching(range.start);
-        let hit: Vec<Extent> =
-            self.runs.range(start..range.end).map(|(&at, &run)| Extent { at, run }).collect();
-        for old in hit {
+        let hit: Vec<(Extent, bool)> = self.touching(range.clone()).collect();
+        for (old, shared) in hit {
             self.runs.remove(&old.at);
-            self.keep(old, old.at..range.start);
-            self.keep(old, range.end..old.end());
-        }
-    }
-
-    /// Inserts the part of `old` that lies in `range` again.
-    fn keep(&mut self, old: Extent, range: Range<u64>) {
-        let from = range.start.max(old.at);
-        let to = range.end.min(old.end());
-        if from < to
-            && let Some(first) = old.run.first.checked_add(from - old.at)
-        {
-            self.runs.insert(from, PageRun { first, count: (to - from) as u32 });
+            for rest in
+                [part(old, &(old.at..range.start)), part(old, &(range.end..old.end()))].into_iter().flatten()
+            {
+                self.runs.insert(rest.at, Run { pages: rest.run, shared });
+            }
         }
     }
 
     /// The key of the extent that holds page `page`, or `page` if none does.
     fn first_key_reaching(&self, page: u64) -> u64 {
         match self.runs.range(..page).next_back() {
-            Some((&at, run)) if at + run.count as u64 > page => at,
+            Some((&at, run)) if at + run.len() > page => at,
             _ => page,
         }
     }
 
-    /// The extents that touch pages `range`, whole.
-    fn touching(&self, range: Range<u64>) -> impl Iterator<Item = Extent> {
+    /// The extents that touch pages `range`, whole, and whether they are shared.
+    fn touching(&self, range: Range<u64>) -> impl Iterator<Item = (Extent, bool)> {
         let start = self.first_key_reaching(range.start);
-        self.runs.range(start..range.end.max(start)).map(|(&at, &run)| Extent { at, run })
+        let runs = self.runs.range(start..range.end.max(start));
+        runs.map(|(&at, run)| (Extent { at, run: run.pages }, run.shared))
     }
 
     /// The `len` bytes from `at`, cut into pieces, in order and without gaps. `at + len` must not
     /// overflow.
-    pub fn pieces(&self, at: u64, len: u64, size: PageSize) -> Pieces<impl Iterator<Item = Extent>> {
+    pub fn pieces(&self, at: u64, len: u64, size: PageSize) -> Pieces<impl Iterator<Item = (Extent, bool)>> {
         let end = at + len;
         let pages = size.page_of(at)..size.pages_for(end);
         Pieces { extents: self.touching(pages), next: None, at, end, size }
     }
 
+    /// The parts of pages `range` that are holes or shared, in order.
+    pub fn not_own(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        self.gaps(range, |shared| !shared)
+    }
+
     /// The parts of pages `range` that are holes, in order.
     pub fn holes(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        self.gaps(range, |_| true)
+    }
+
+    /// The parts of pages `range` that are in no extent that `counts`, given whether it is shared.
+    fn gaps(&self, range: Range<u64>, counts: impl Fn(bool) -> bool) -> Vec<Range<u64>> {
         let mut holes = Vec::new();
         let mut at = range.start;
-        for extent in self.touching(range.clone()) {
+        for (extent, _) in self.touching(range.clone()).filter(|(_, shared)| counts(*shared)) {
             if extent.at > at {
                 holes.push(at..extent.at);
             }
@@ -115,20 +161,20 @@ impl ExtentMap {
 
     /// Every run of pages, in the order of the file.
     pub fn runs(&self) -> impl Iterator<Item = PageRun> {
-        self.runs.values().copied()
+        self.runs.values().map(|run| run.pages)
     }
 
     /// The first byte at or after `at` that is in a page; `None` if there is none.
     pub fn next_data(&self, at: u64, size: PageSize) -> Option<u64> {
         let page = size.page_of(at);
-        let extent = self.touching(page..u64::MAX).next()?;
+        let (extent, _) = self.touching(page..u64::MAX).next()?;
         Some(at.max(extent.at << size.shift()))
     }
 
     /// The first byte at or after `at` that is in a hole.
     pub fn next_hole(&self, at: u64, size: PageSize) -> u64 {
         let mut page = size.page_of(at);
-        for extent in self.touching(page..u64::MAX) {
+        for (extent, _) in self.touching(page..u64::MAX) {
             if extent.at > page {
                 break;
             }
@@ -138,37 +184,44 @@ impl ExtentMap {
     }
 }
 
+/// The part of an extent that lies in pages `range` of the file.
+fn part(e: Extent, range: &Range<u64>) -> Option<Extent> {
+    let (from, to) = (range.start.max(e.at), range.end.min(e.end()));
+    let count = to.checked_sub(from).filter(|n| *n > 0)?;
+    let first = e.run.first.checked_add(from - e.at)?;
+    Some(Extent { at: from, run: PageRun { first, count: count as u32 } })
+}
+
 /// Iterator of [`ExtentMap::pieces`].
 pub struct Pieces<I> {
     extents: I,
     /// An extent that was fetched but lies further on.
-    next: Option<Extent>,
+    next: Option<(Extent, bool)>,
     at: u64,
     end: u64,
     size: PageSize,
 }
 
-impl<I: Iterator<Item = Extent>> Iterator for Pieces<I> {
+impl<I: Iterator<Item = (Extent, bool)>> Iterator for Pieces<I> {
     type Item = Piece;
 
     fn next(&mut self) -> Option<Piece> {
         if self.at >= self.end {
             return None;
         }
-        let extent = self.next.take().or_else(|| self.extents.next());
-        let (to, data) = match extent {
-            Some(e) if e.at << self.size.shift() > self.at => {
-                self.next = Some(e);
-                (e.at << self.size.shift(), None)
+        let (to, data, shared) = match self.next.take().or_else(|| self.extents.next()) {
+            Some((e, shared)) if e.at << self.size.shift() > self.at => {
+                self.next = Some((e, shared));
+                (e.at << self.size.shift(), None, false)
             }
-            Some(e) => {
+            Some((e, shared)) => {
                 let into = self.at - (e.at << self.size.shift());
                 let start = GAddr::new(e.run.first, 0, self.size)?;
-                (e.end() << self.size.shift(), start.checked_add(into, self.size))
+                (e.end() << self.size.shift(), start.checked_add(into, self.size), shared)
             }
-            None => (self.end, None),
+            None => (self.end, None, false),
         };
-        let piece = Piece { at: self.at, len: to.min(self.end) - self.at, data };
+        let piece = Piece { at: self.at, len: to.min(self.end) - self.at, data, shared };
         self.at += piece.len;
         Some(piece)
     }
@@ -186,7 +239,7 @@ mod tests {
     }
 
     fn dump(map: &ExtentMap) -> Vec<(u64, u64, u32)> {
-        map.runs.iter().map(|(&at, r)| (at, r.first.raw(), r.count)).collect()
+        map.runs.iter().map(|(&at, r)| (at, r.pages.first.raw(), r.pages.count)).collect()
     }
 
     #[test]
@@ -242,5 +295,24 @@ mod tests {
         assert_eq!(map.next_data(5 * 4096, SIZE), None);
         assert_eq!(map.next_hole(0, SIZE), 0);
         assert_eq!(map.next_hole(8192, SIZE), 5 * 4096);
+    }
+
+    #[test]
+    fn what_is_shared_stays_apart_until_it_is_replaced() {
+        let mut map = ExtentMap::default();
+        map.insert(extent(0, 10, 8));
+        map.share_pages(extent(0, 10, 8), &[PageRun::new(PageId::new(5).unwrap(), 7).unwrap()]);
+        map.share(4..6);
+        assert_eq!(dump(&map), [(0, 10, 2), (2, 12, 2), (4, 14, 2), (6, 16, 2)]);
+        assert_eq!(map.shared(1..5), [extent(1, 11, 1), extent(4, 14, 1)]);
+        assert_eq!(map.not_own(1..9), [1..2, 4..6, 8..9]);
+        assert!(map.holes(0..8).is_empty());
+        let shared: Vec<_> = map.pieces(0, 8 * 4096, SIZE).map(|p| p.shared).collect();
+        assert_eq!(shared, [true, false, true, false]);
+        map.insert(extent(1, 11, 1));
+        map.remove(5..6);
+        assert_eq!(dump(&map), [(0, 10, 1), (1, 11, 3), (4, 14, 1), (6, 16, 2)]);
+        map.insert(extent(4, 14, 1));
+        assert_eq!(dump(&map), [(0, 10, 1), (1, 11, 4), (6, 16, 2)]);
     }
 }

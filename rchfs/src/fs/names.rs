@@ -2,8 +2,10 @@
 //! mount remembers about it.
 
 use super::Fs;
+use super::clone::CLONE_XATTR;
 use super::error::{FsError, Result};
 use super::file::{Access, File, Handle, State};
+use super::space::Origin;
 use pool::proto::meta::{
     Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaReply, MetaRequest, NewNode, RenameMode, SetAttr,
     XattrMode,
@@ -86,6 +88,7 @@ impl Fs {
     }
 
     fn resize(&self, file: &File, caller: Caller, set: SetAttr, size: u64) -> Result<Attr> {
+        let _no_clone = self.clones.read();
         let mut state = file.state.write();
         let request = MetaRequest::SetAttr { ino: file.ino, caller, set };
         if !state.loaded && self.load(file, &mut state).is_err() {
@@ -93,7 +96,8 @@ impl Fs {
             return self.meta_attr(request);
         }
         if size > state.size {
-            self.zero_mapped(&state, state.size..size)?;
+            let tail = state.size..size;
+            self.zero_mapped(file, &mut state, tail, Origin::Program)?;
         }
         let attr = self.meta_attr(request)?;
         state.map.remove(self.size.pages_for(size)..u64::MAX);
@@ -108,10 +112,14 @@ impl Fs {
         let mut from = Some(0);
         while let Some(page) = from {
             let request = MetaRequest::Map { ino: file.ino, from: page, limit: 4096 };
-            let MetaReply::Map { attr, extents, next } = self.meta(request)? else {
+            let MetaReply::Map { attr, extents, mut shared, next } = self.meta(request)? else {
                 return Err(Self::bad_reply());
             };
-            extents.into_iter().for_each(|e| fresh.map.insert(e));
+            shared.sort_unstable_by_key(|run| run.first);
+            for extent in extents {
+                fresh.map.insert(extent);
+                fresh.map.share_pages(extent, &shared);
+            }
             fresh.size = attr.size;
             from = next;
         }
@@ -258,6 +266,9 @@ impl Fs {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<()> {
+        if name == CLONE_XATTR {
+            return self.clone_tree(ino, caller, value);
+        }
         let (name, value) = (name.to_vec(), value.to_vec());
         self.meta_attr(MetaRequest::SetXattr { ino, caller, name, value, mode }).map(drop)
     }

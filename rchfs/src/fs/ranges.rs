@@ -59,6 +59,7 @@ impl Fs {
         }
         let end = at.checked_add(len).filter(|&e| e <= FILE_SIZE_MAX).ok_or(FsError::TooBig)?;
         let file = &handle.file;
+        let _no_clone = self.clones.read();
         let mut state = file.state.write();
         if !state.loaded {
             self.load(file, &mut state)?;
@@ -71,7 +72,7 @@ impl Fs {
             Falloc::PunchHole => self.punch(file, &mut state, at..end),
             Falloc::Allocate { keep_size } => self.allocate(file, &mut state, at..end, keep_size),
             Falloc::ZeroRange { keep_size } => {
-                self.zero_mapped(&state, at..end)?;
+                self.zero_mapped(file, &mut state, at..end, Origin::Program)?;
                 self.allocate(file, &mut state, at..end, keep_size)
             }
         }
@@ -81,10 +82,10 @@ impl Fs {
         let whole = self.size.pages_for(range.start)..self.size.page_of(range.end);
         let shift = self.size.shift();
         if whole.start < whole.end {
-            self.zero_mapped(state, range.start..whole.start << shift)?;
-            self.zero_mapped(state, whole.end << shift..range.end)?;
+            self.zero_mapped(file, state, range.start..whole.start << shift, Origin::Program)?;
+            self.zero_mapped(file, state, whole.end << shift..range.end, Origin::Program)?;
         } else {
-            self.zero_mapped(state, range)?;
+            self.zero_mapped(file, state, range, Origin::Program)?;
             return self.commit(file, vec![], 0, by_program(false));
         }
         let (from, to) = (whole.start, whole.end);
@@ -97,11 +98,11 @@ impl Fs {
         let holes = state.map.holes(self.size.page_of(range.start)..self.size.pages_for(range.end));
         self.check_room(holes.iter().map(|h| h.end - h.start).sum())?;
         if range.start > state.size && !keep_size {
-            self.zero_mapped(state, state.size..range.start)?;
+            self.zero_mapped(file, state, state.size..range.start, Origin::Program)?;
         }
         if !keep_size && state.size < range.end {
             // What was kept beyond the end of the file, and the rest of its last page.
-            self.zero_mapped(state, state.size..range.end)?;
+            self.zero_mapped(file, state, state.size..range.end, Origin::Program)?;
         }
         for step in holes.into_iter().flat_map(in_steps) {
             let new = self.take_pages(file, &[step], Origin::Program, Fill::Zeroed)?;
@@ -153,7 +154,8 @@ impl Fs {
     }
 
     /// Copies up to `len` bytes between files (or within one, where the ranges do not overlap) and
-    /// returns how many; fewer at the end of the source, and of a long copy. With `kill_suid` the target
+    /// returns how many; fewer at the end of the source, and of a long copy. Whole pages between files are not copied but
+    /// [shared](super::clone). With `kill_suid` the target
     /// loses its set-id bits. A place is a handle and an offset.
     pub fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64, kill_suid: bool) -> Result<u64> {
         let ((from, from_at), (to, to_at)) = (from, to);
@@ -163,6 +165,10 @@ impl Fs {
         }
         if kill_suid {
             self.commit(&to.file, vec![], 0, by_program(true))?;
+        }
+        let cloned = self.clone_pages((&from.file, from_at), (&to.file, to_at), len)?;
+        if cloned > 0 {
+            return Ok(cloned);
         }
         let mut buffer = Vec::new();
         let mut done = 0;

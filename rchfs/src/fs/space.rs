@@ -106,7 +106,7 @@ impl Fs {
             e => e.into(),
         };
         match self.pool.alloc_runs_of(PageKind::File, count, leave, fill) {
-            Err(PoolError::OutOfMemory { .. }) if self.inodes.doomed_bytes() > 0 => {
+            Err(PoolError::OutOfMemory { .. }) if self.inodes.has_doomed() => {
                 // Unlinked files whose forgetting is still on its way from the kernel.
                 self.forget_at_master(self.inodes.take_doomed());
                 self.pool.alloc_runs_of(PageKind::File, count, leave, fill).map_err(full)

@@ -4,6 +4,7 @@
 //! the few places where tmpfs differs say so.
 
 mod acl;
+mod clone;
 mod copy;
 mod descriptors;
 mod directories;

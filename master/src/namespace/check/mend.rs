@@ -2,7 +2,7 @@
 
 use super::super::Namespace;
 use super::super::edit::Edit;
-use super::{Census, Loaded, Repair, shared_pages};
+use super::{Census, Loaded, Repair};
 use crate::change::{Change, Meta};
 use crate::store::StoreError;
 use pool::proto::meta::{Caller, Ino, Kind, Time};
@@ -57,7 +57,7 @@ pub(crate) fn mend(
     }
     let corrected = correct(ns, &census, &mut mended);
     mended.step(ns, corrected);
-    shared_pages(ns).into_iter().for_each(|what| mended.say(what, "that was left as it is"));
+    ns.recount();
     Ok(mended)
 }
 

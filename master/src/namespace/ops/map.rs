@@ -11,5 +11,6 @@ pub(crate) fn map(ns: &Namespace, ino: Ino, from: u64, limit: u32) -> Answer {
     let mut rest = map.iter_from(from);
     let extents: Vec<Extent> = rest.by_ref().take(limit.max(1) as usize).collect();
     let next = rest.next().map(|e| e.at);
-    Ok(MetaReply::Map { attr: ns.attr(ino)?, extents, next })
+    let shared = extents.iter().flat_map(|e| ns.shared_among(e.run)).collect();
+    Ok(MetaReply::Map { attr: ns.attr(ino)?, extents, shared, next })
 }
