@@ -154,13 +154,16 @@ impl Holders {
 
     /// Withdraws the key of `holder`, once no access by it is under way. `only`: if that is its key. `cut` ends
     /// the accesses that this list does not see, and comes before the key counts as withdrawn.
-    pub fn fence(&self, holder: RackId, only: Option<u64>, cut: impl FnOnce()) {
-        let Some(session) = self.sessions.read().get(&holder).cloned() else { return };
+    /// Returns what was withdrawn.
+    pub fn fence(&self, holder: RackId, only: Option<u64>, cut: impl FnOnce()) -> Option<u64> {
+        let session = self.sessions.read().get(&holder).cloned()?;
         let mut key = session.key.write();
-        if only.is_none_or(|only| only == *key) {
-            cut();
-            *key = random_key(*key);
+        if only.is_some_and(|only| only != *key) {
+            return None;
         }
+        cut();
+        let new = random_key(*key);
+        Some(std::mem::replace(&mut *key, new))
     }
 
     /// Calls `with` with the key of `holder`, which remains that for as long as it takes.

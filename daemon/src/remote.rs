@@ -280,9 +280,6 @@ impl Remote {
                 "rack {holder} does not give up its references to pages of this rack: its key is withdrawn"
             );
             self.fence(holder, None);
-            // It would find out, but late.
-            let request = Request::Peer(PeerRequest::Unlink { home: self.context.rack });
-            self.context.transport.start(NodeId::Daemon(holder), request, Box::new(|_| {}));
         }
     }
 
@@ -290,7 +287,7 @@ impl Remote {
     /// so are its references to ours; swaps with it are to be settled.
     pub fn peer_lost(self: &Arc<Self>, rack: RackId) {
         self.fence(rack, None);
-        self.context.transport.unlink(NodeId::Daemon(rack));
+        self.context.transport.unlink(NodeId::Daemon(rack), None);
         let mut waiting = Vec::new();
         for mut shard in self.table.shards() {
             for (page, entry) in shard.iter_mut().filter(|(_, entry)| entry.home == Some(rack)) {

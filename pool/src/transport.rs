@@ -110,9 +110,9 @@ pub trait Transport: Send + Sync {
         let _ = from;
     }
 
-    /// One-sided access to `to` is over: what is under way fails. It may be tried anew.
-    fn unlink(&self, to: NodeId) {
-        let _ = to;
+    /// One-sided access to `to`, by `key` if that is given, is over: what is under way fails. It may be tried anew.
+    fn unlink(&self, to: NodeId, key: Option<u64>) {
+        let _ = (to, key);
     }
 
     /// Whether [`fetch`](Self::fetch) from there may succeed now.

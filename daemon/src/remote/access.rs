@@ -223,7 +223,7 @@ impl Remote {
     pub(super) fn doubt(self: &Arc<Self>, home: RackId, key: u64) {
         if self.doubts.raise(home, key) {
             // The home is about to close it.
-            self.context.transport.unlink(NodeId::Daemon(home));
+            self.context.transport.unlink(NodeId::Daemon(home), Some(key));
             self.withdraw(home, key, Duration::from_millis(20));
         }
     }

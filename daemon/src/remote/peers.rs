@@ -9,9 +9,9 @@ use super::table::{Link, Revoked};
 use crate::holders::{Grant, within_a_frame};
 use pool::addr::{GAddr, PageId, RackId};
 use pool::in_place::Why;
-use pool::proto::NodeId;
 use pool::proto::page::PageError;
 use pool::proto::peer::{PeerReply, PeerRequest, RemoteAt};
+use pool::proto::{NodeId, Request};
 use std::sync::Arc;
 
 /// Takes the answer to another daemon's request.
@@ -33,8 +33,8 @@ impl Remote {
                 self.serve_prepare(token, page, heat, victim, lend, answer);
             }
             PeerRequest::Finish { token, committed } => self.serve_finish(token, committed, answer),
-            PeerRequest::Unlink { home } => {
-                self.context.transport.unlink(NodeId::Daemon(home));
+            PeerRequest::Unlink { home, key } => {
+                self.context.transport.unlink(NodeId::Daemon(home), Some(key));
                 answer(Ok(PeerReply::Done));
             }
             _ => answer(Err(PageError::Invalid("not a request about references or swaps".into()))),
@@ -111,7 +111,13 @@ impl Remote {
     /// Withdraws the key of `holder`; if `only` is given, only that one. When this returns no access by it is
     /// under way.
     pub(super) fn fence(&self, holder: RackId, only: Option<u64>) {
-        self.holders.fence(holder, only, || self.context.transport.cut(NodeId::Daemon(holder)));
+        let (node, transport) = (NodeId::Daemon(holder), &self.context.transport);
+        let withdrawn = self.holders.fence(holder, only, || transport.cut(node));
+        if let (Some(key), None) = (withdrawn, only) {
+            // It did not ask for that, and would find out late.
+            let request = PeerRequest::Unlink { home: self.context.rack, key };
+            transport.start(node, Request::Peer(request), Box::new(|_| {}));
+        }
     }
 
     fn check_at(&self, at: RemoteAt, len: u64) -> Result<(), PageError> {

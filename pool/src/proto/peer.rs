@@ -132,10 +132,12 @@ pub enum PeerRequest {
         #[serde(with = "serde_bytes")]
         offer: Vec<u8>,
     },
-    /// I have withdrawn your key: the link to me is dead. Answered by [`PeerReply::Done`].
+    /// I have withdrawn your key: a link to me for it is dead. Answered by [`PeerReply::Done`].
     Unlink {
         /// The rack whose memory it was a link to.
         home: RackId,
+        /// The key.
+        key: u64,
     },
 }
 

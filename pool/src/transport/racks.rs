@@ -169,12 +169,12 @@ impl Racks {
         }
     }
 
-    /// Ends the link to `node`, unless it is for `key`.
-    fn drop_link(&self, node: NodeId, key: Option<u64>, why: &str) {
+    /// Ends the link to `node` if its key is one of these.
+    fn drop_link(&self, node: NodeId, which: impl Fn(u64) -> bool, why: &str) {
         let peer = self.peers.read().get(&node).cloned();
         let old = peer.and_then(|peer| {
             let mut state = peer.state.write();
-            let stale = state.link.as_ref().is_some_and(|(its, _)| key != Some(*its));
+            let stale = state.link.as_ref().is_some_and(|(its, _)| which(*its));
             if stale { state.link.take() } else { None }
         });
         if let Some((_, old)) = old {
@@ -184,7 +184,7 @@ impl Racks {
 
     /// An access by `key` over TCP went well, so that key is valid: a link for another one is not.
     fn is_valid(&self, node: NodeId, key: u64) {
-        self.drop_link(node, Some(key), "its key has been withdrawn");
+        self.drop_link(node, |its| its != key, "its key has been withdrawn");
         self.want_link(node);
     }
 
@@ -242,7 +242,7 @@ impl Transport for Racks {
     }
 
     fn set_addr(&self, node: NodeId, addr: String) {
-        self.drop_link(node, None, "the daemon is elsewhere");
+        self.drop_link(node, |_| true, "the daemon is elsewhere");
         self.tcp.set_addr(node, addr);
         if matches!(node, NodeId::Daemon(rack) if rack != self.me) {
             self.peer(node);
@@ -305,8 +305,8 @@ impl Transport for Racks {
         }
     }
 
-    fn unlink(&self, to: NodeId) {
-        self.drop_link(to, None, "the daemon has gone");
+    fn unlink(&self, to: NodeId, key: Option<u64>) {
+        self.drop_link(to, |its| key.is_none_or(|key| key == its), "its key is worthless");
     }
 
     fn can_fetch(&self, from: NodeId) -> bool {

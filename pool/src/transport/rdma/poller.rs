@@ -101,8 +101,14 @@ impl Shared {
     }
 
     fn run(&self) {
-        let mut last = Instant::now();
+        let (mut last, mut checked) = (Instant::now(), Instant::now());
         while !self.stop.load(Ordering::Acquire) {
+            // Also while completions come without a pause.
+            if checked.elapsed() >= BELT.0 {
+                self.sleep(Duration::ZERO);
+                self.expire();
+                checked = Instant::now();
+            }
             let all: Vec<_> = self.completers.read().iter().filter_map(Weak::upgrade).collect();
             let drain = || all.iter().fold(false, |found, completer| completer.drain() | found);
             if drain() {
@@ -124,10 +130,13 @@ impl Shared {
             if self.sleep(if busy { BELT.0 } else { BELT.1 }) {
                 last = Instant::now();
             }
-            let now = Instant::now();
-            for completer in self.completers.read().iter().filter_map(Weak::upgrade).collect::<Vec<_>>() {
-                completer.expire(now);
-            }
+        }
+    }
+
+    fn expire(&self) {
+        let now = Instant::now();
+        for completer in self.completers.read().iter().filter_map(Weak::upgrade).collect::<Vec<_>>() {
+            completer.expire(now);
         }
     }
 
