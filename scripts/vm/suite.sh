@@ -5,7 +5,7 @@
 guest_up
 export RCHFS_VM=1 RUST_BACKTRACE=1 RUST_LOG=info,pool=debug
 code=0
-for program in "$POOL_TESTS" "$VM_TESTS"; do
+for program in $POOL_TESTS $VM_TESTS; do
     # The devices are there once.
     timeout 330 "$program" --test-threads 1 --nocapture ${FILTER:+"$FILTER"} || code=$?
 done

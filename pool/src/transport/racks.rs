@@ -322,9 +322,11 @@ impl Transport for Racks {
         link.fetch(at, into, len).map_err(|why| broken(from, &why))
     }
 
+    /// Asked for at each sign of life to the master; so it is also when links are tried again that nobody needs now.
     fn ways(&self) -> String {
         let Some(fabric) = self.fabric.get() else { return "tcp".into() };
-        let peers = self.peers.read();
+        let peers = self.peers.read().clone();
+        peers.keys().for_each(|node| self.want_link(*node));
         let (mut rdma, mut tcp) = (Vec::new(), Vec::new());
         for (node, peer) in peers.iter() {
             let NodeId::Daemon(rack) = node else { continue };

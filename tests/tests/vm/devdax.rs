@@ -96,10 +96,12 @@ fn a_device_in_another_mode_is_refused_and_what_to_type_helps() {
     }
     let top = tempfile::tempdir().expect("a directory can be made");
     ok(command("daxctl", ["disable-device", "dax1.0"]).stdout(std::process::Stdio::null()));
-    let message = refused(top.path(), OTHER, "", &["not enabled", "daxctl reconfigure-device"]);
-    assert!(!Path::new(OTHER).exists(), "a file was made in its place");
+    let failed = mount(top.path(), OTHER, "").expect_err("it was mounted");
+    assert!(!Path::new(OTHER).is_file(), "a file was made in its place");
     ok(command("daxctl", ["enable-device", "dax1.0"]).stdout(std::process::Stdio::null()));
-    assert!(message.contains("--mode=devdax"), "{message}");
+    for word in ["not enabled", "daxctl reconfigure-device --mode=devdax dax1.0"] {
+        assert!(failed.message.contains(word), "no {word:?} in: {}", failed.message);
+    }
     ok(&mut command("ndctl", ["create-namespace", "-f", "-e", "namespace1.0", "-m", "fsdax"]));
     let message = refused(top.path(), "/dev/pmem1", "", &["fsdax"]);
     let (_, typed) = message.split_once("destroys what is on it: ").expect("it says what to type");

@@ -71,30 +71,36 @@ fn refuse_in(path: &Path, sys: &Path) -> Result<(), RegionError> {
     let meta = fs::metadata(path);
     if meta.as_ref().is_ok_and(|meta| meta.file_type().is_block_device()) {
         let device = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let namespace = fs::read_link(sys.join("class/block").join(device).join("device")).ok();
-        let namespace = namespace.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+        // The block device is that of a namespace, or of what was laid on one, which names it.
+        let parent = sys.join("class/block").join(device).join("device");
+        let named = fs::read_to_string(parent.join("namespace")).ok().map(|name| name.trim().to_owned());
+        let linked = || Some(fs::read_link(&parent).ok()?.file_name()?.to_str()?.to_owned());
+        let namespace = named.or_else(linked);
         let text = "is a block device (mode fsdax), not a devdax device";
-        return match namespace.filter(|name| name.starts_with("namespace")) {
+        return match namespace
+            .filter(|name| name.starts_with("namespace") && !name.contains(char::is_whitespace))
+        {
             Some(namespace) => refused(format!(
                 "{text}; this makes it one, and destroys what is on it: ndctl create-namespace -f -e {namespace} -m devdax"
             )),
             None => refused(format!("{text}; `ndctl list` shows what could become one")),
         };
     }
-    let (Some(device), Err(_)) = (device_name(path), meta) else { return Ok(()) };
+    let Some(device) = device_name(path) else { return Ok(()) };
     let dir = sys.join("bus/dax/devices").join(device);
-    if !dir.exists() {
-        return refused("is not there; `daxctl list` shows the devices there are".into());
-    }
     let driver = fs::read_link(dir.join("driver")).ok();
+    // A device that was disabled may have left its node behind.
     match driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()) {
         Some("kmem") => refused(format!(
             "is used as ordinary memory (mode system-ram); this gives it back: \
              daxctl reconfigure-device --mode=devdax --force {device}"
         )),
-        _ => refused(format!(
+        Some(_) => Ok(()),
+        None if dir.exists() => refused(format!(
             "is not enabled; this enables it: daxctl reconfigure-device --mode=devdax {device}"
         )),
+        None if meta.is_err() => refused("is not there; `daxctl list` shows the devices there are".into()),
+        None => Ok(()),
     }
 }
 
