@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # test.sh   checks everything: formatting, lints, unit tests, random operations against a reference, end to
-#           end on real mounts, crashes, real programs, pjdfstest and fsx.
+#           end on real mounts, crashes, real programs, pjdfstest and fsx; and most of it once more on mounts
+#           whose requests come through io_uring, where root can switch that on.
 # As root it installs what the tests run with apt-get; otherwise it says what is missing. Takes about a
 # quarter of an hour on two cores from nothing. Leaves nothing behind but target/ and ~/.cargo.
 #   RCHFS_ALLOW_NO_FUSE=1   where there is no /dev/fuse, skip what needs it instead of failing
@@ -68,9 +69,18 @@ install_suite() {
     cargo install --quiet --locked --target-dir "$top/target/tools" "$name@$version"
 }
 
+# The kernel's switch for FUSE over io_uring, and how it stood before we touched it.
+uring_switch=/sys/module/fuse/parameters/enable_uring
+uring_before=
+restore_uring() {
+    [ -z "$uring_before" ] || echo "$uring_before" >"$uring_switch"
+    uring_before=
+}
+
 # Mounts that a test left behind because it was killed, and its directories.
 clean_up() {
     local dir
+    restore_uring
     while read -r dir; do
         umount -l "$dir" 2>/dev/null || fusermount3 -uz "$dir" 2>/dev/null || true
     done < <(awk -v top="$TMPDIR/" 'index($5, top) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
@@ -114,6 +124,23 @@ else
     # The crash, program and conformance suites keep both cores busy by themselves: few at a time.
     cargo test --quiet --workspace --profile "$profile" --no-fail-fast -- --test-threads "$(nproc)" || code=$?
 fi
+
+if [ "$(id -u)" -eq 0 ] && [ -w "$uring_switch" ] && [ -e /dev/fuse ]; then
+    say "tests through io_uring"
+    uring_before=$(cat "$uring_switch")
+    echo Y >"$uring_switch"
+    suites=(--test posix --test model --test cli --test crash --test conformance)
+    if cargo nextest --version >/dev/null 2>&1; then
+        RCHFS_TEST_OPTIONS=io_uring=on cargo nextest run -p e2e "${suites[@]}" --cargo-profile "$profile" --profile ci || code=$?
+    else
+        RCHFS_TEST_OPTIONS=io_uring=on cargo test --quiet -p e2e "${suites[@]}" --profile "$profile" --no-fail-fast \
+            -- --test-threads "$(nproc)" || code=$?
+    fi
+    restore_uring
+else
+    say "tests through io_uring skipped: that takes root, and a kernel with $uring_switch (Linux 6.14)"
+fi
+
 say "documentation tests"
 cargo test --quiet --workspace --profile "$profile" --doc || code=$?
 

@@ -1,11 +1,11 @@
 //! Measures the namespace: `cargo run --release -p master --example measure [ENTRIES] [DIR]`.
 //!
-//! Makes, looks up, lists and unlinks ENTRIES files (1,000,000) in one directory, without a store and then
+//! Makes, fills, looks up, lists and unlinks ENTRIES files (1,000,000) in one directory, without a store and then
 //! with one in DIR (a temporary directory), and prints operations a second, the longest single create,
-//! and the memory that a file with a 16-byte name takes.
+//! and the memory that a file with a 16-byte name takes, empty and with a page.
 
 use master::{Master, MasterConfig, Pages};
-use pool::addr::{PageSize, RackId};
+use pool::addr::{PageId, PageRun, PageSize, RackId};
 use pool::proto::meta::*;
 use pool::proto::page::{PageReply, PageRequest, Reconciled};
 use pool::proto::{NodeId, Reply, Request};
@@ -79,6 +79,15 @@ fn measure(store: Option<&Path>, count: u64) {
         ask(&master, MetaRequest::Make { parent, name, caller: ROOT, node, perm: 0o644, umask: 0 });
     });
     println!("  {} bytes a file", resident().saturating_sub(before) / count);
+    let mut first = parent.0 + 1;
+    each("commit", count, |i| {
+        // Inode numbers follow each other, and so do the pages.
+        let (ino, run) = (Ino(first), PageId::new(i + 1).and_then(|page| PageRun::new(page, 1)));
+        let extents = run.map(|run| Extent { at: 0, run }).into_iter().collect();
+        ask(&master, MetaRequest::Commit { ino, extents, size: 4096, touch: true, kill_suid: false });
+        first += 1;
+    });
+    println!("  {} bytes a file with a page", resident().saturating_sub(before) / count);
     each("lookup", count, |i| {
         let name = name(i.wrapping_mul(7_368_787) % count);
         ask(&master, MetaRequest::Lookup { parent, name });

@@ -1,5 +1,4 @@
-//! FUSE: decodes a request, calls [`Fs`], encodes the reply. Nothing here has a meaning of its own but
-//! what to let the kernel cache, and for how long.
+//! FUSE: decodes a request, has it [decided](decide), encodes the reply. Nothing here has a meaning of its own.
 //!
 //! One mount owns the pool, so names, attributes and data may stay in the kernel as long as it likes:
 //! whatever changes them passes through it. Buffered writes collect in its cache (writeback); O_DIRECT
@@ -7,61 +6,46 @@
 
 mod by_handle;
 mod convert;
+mod decide;
 mod kernel;
 mod session;
 mod tune;
+mod uring;
 
-pub use session::{MountConfig, Mounted, serve};
+pub use session::{MountConfig, Mounted, ServeError, serve};
+pub use uring::UringError;
 
-use crate::fs::errno::errno;
-use crate::fs::io::WriteFlags as FsWrite;
-use crate::fs::names::Making;
-use crate::fs::ranges::Seek;
-use crate::fs::{Fs, FsError, Origin};
+use decide::{Answer, Decided, Decider, Known, NewName, Pass, Room, Who, Xattr};
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use kernel::Notify;
-use pool::proto::meta::{
-    Attr, FILE_SIZE_MAX, Ino, MetaError, NAME_MAX, NewNode, SetAttr, SetTime, XattrMode,
-};
+use pool::proto::meta::{Attr, Ino, SetAttr};
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
-/// How long the kernel may believe what only it can change.
-const FOREVER: Duration = Duration::from_secs(1 << 31);
-/// Entries asked of the master at a time.
-const DIR_BATCH: u32 = 128;
 /// Inode numbers are never reused, so there is only one generation.
 const GENERATION: Generation = Generation(0);
 
 thread_local! {
-    /// The data of a read on its way from the pool to the kernel.
+    /// The data of a read on its way from the pool to the kernel. Grows to the largest read, so that it is
+    /// filled with zeros only once.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The file system as fuser sees it.
+/// The file system as fuser sees it: requests that come through `/dev/fuse`.
 struct FuseFs {
-    fs: Arc<Fs>,
-    notify: Notify,
-    /// Every open bypasses the kernel's cache, and nothing is cached.
-    uncached: bool,
-}
-
-fn code(error: &FsError) -> Errno {
-    let code = errno(error);
-    if code == libc::EIO {
-        log::error!("{error}");
-    }
-    Errno::from_i32(code)
+    decider: Arc<Decider>,
+    /// Where to note that the kernel agrees to rings, if there are any.
+    rings: Option<Arc<AtomicBool>>,
 }
 
 /// Replies with an error and returns, or goes on with the value.
@@ -69,72 +53,49 @@ macro_rules! ok_or_reply {
     ($reply:ident, $result:expr) => {
         match $result {
             Ok(value) => value,
-            Err(e) => return $reply.error(code(&e)),
+            Err(e) => return $reply.error(Errno::from_i32(e)),
         }
     };
 }
 
+fn who(req: &Request) -> Who {
+    Who { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+}
+
+fn new_name(parent: INodeNo, name: &OsStr, mode: u32, umask: u32) -> NewName<'_> {
+    NewName { parent: Ino(parent.0), name: name.as_bytes(), mode, umask }
+}
+
 impl FuseFs {
-    fn ttl(&self) -> Duration {
-        if self.uncached { Duration::ZERO } else { FOREVER }
+    fn attr(&self, attr: Option<&Attr>) -> fuser::FileAttr {
+        attr.map_or_else(convert::negative, |attr| convert::attr(attr, self.decider.block_bytes()))
     }
 
-    fn attr(&self, attr: &Attr) -> fuser::FileAttr {
-        convert::attr(attr, self.fs.page_bytes())
+    fn entry(&self, reply: ReplyEntry, result: Decided<Known>) {
+        let known = ok_or_reply!(reply, result);
+        reply.entry(&known.ttl, &self.attr(known.attr.as_ref()), GENERATION);
     }
 
-    fn entry(&self, reply: ReplyEntry, result: Result<Attr, FsError>) {
-        match result {
-            Ok(attr) => reply.entry(&self.ttl(), &self.attr(&attr), GENERATION),
-            Err(e) => reply.error(code(&e)),
-        }
-    }
-
-    fn empty(reply: ReplyEmpty, result: Result<(), FsError>) {
-        match result {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(code(&e)),
-        }
-    }
-
-    fn open_flags(&self, flags: OpenFlags) -> FopenFlags {
-        if self.uncached || flags.0 & libc::O_DIRECT != 0 {
-            FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
-        } else {
-            FopenFlags::FOPEN_KEEP_CACHE
-        }
-    }
-
-    fn seek(fs: &Fs, fh: u64, offset: u64, what: Seek, reply: ReplyLseek) {
-        match fs.seek(fh, offset, what) {
-            Ok(at) => reply.offset(at as i64),
-            Err(e) => reply.error(code(&e)),
-        }
+    fn attributes(&self, reply: ReplyAttr, result: Decided<Known>) {
+        let known = ok_or_reply!(reply, result);
+        reply.attr(&known.ttl, &self.attr(known.attr.as_ref()));
     }
 }
 
-fn xattr_reply(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsError>) {
-    match result {
-        Ok(v) if size == 0 => reply.size(v.len() as u32),
-        Ok(v) if v.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(v) => reply.data(&v),
-        Err(e) => reply.error(code(&e)),
-    }
+fn empty(reply: ReplyEmpty, result: Decided<()>) {
+    ok_or_reply!(reply, result);
+    reply.ok();
 }
 
-/// Whether set-id bits go when the caller changes what is in a file. The kernel says so itself of a write;
-/// elsewhere only root keeps them.
-fn kills_suid(req: &Request) -> bool {
-    req.uid() != 0
+fn written(reply: ReplyWrite, result: Decided<u32>) {
+    let count = ok_or_reply!(reply, result);
+    reply.written(count);
 }
 
-fn making<'a>(req: &Request, parent: INodeNo, name: &'a OsStr, mode: u32, umask: u32) -> Making<'a> {
-    Making {
-        parent: Ino(parent.0),
-        name: name.as_bytes(),
-        caller: convert::caller(req),
-        perm: (mode & 0o7777) as u16,
-        umask: (umask & 0o777) as u16,
+fn xattr(reply: ReplyXattr, result: Decided<Xattr>) {
+    match ok_or_reply!(reply, result) {
+        Xattr::Size(size) => reply.size(size),
+        Xattr::Value(value) => reply.data(&value),
     }
 }
 
@@ -151,8 +112,13 @@ impl Filesystem for FuseFs {
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_POSIX_ACL
             | InitFlags::FUSE_DONT_MASK;
-        if !self.uncached {
+        if !self.decider.is_uncached() {
             wanted |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
+        }
+        if let Some(agreed) = &self.rings {
+            wanted |= InitFlags::FUSE_OVER_IO_URING;
+            let offered = config.capabilities().contains(InitFlags::FUSE_OVER_IO_URING);
+            agreed.store(offered, Ordering::Relaxed);
         }
         // An older kernel goes without some.
         let missing = config.add_capabilities(wanted & config.capabilities()).err();
@@ -162,23 +128,15 @@ impl Filesystem for FuseFs {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.fs.lookup(Ino(parent.0), name.as_bytes()) {
-            Err(FsError::Meta(MetaError::NotFound)) if !self.uncached => {
-                reply.entry(&FOREVER, &convert::negative(), GENERATION)
-            }
-            result => self.entry(reply, result),
-        }
+        self.entry(reply, self.decider.lookup(Ino(parent.0), name.as_bytes()));
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.fs.forget(Ino(ino.0), nlookup);
+        self.decider.forget(Ino(ino.0), nlookup);
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        let ino = Ino(ino.0);
-        let attr = ok_or_reply!(reply, self.fs.getattr(ino, fh.map(|f| f.0)));
-        let ttl = if self.fs.is_volatile(ino) { Duration::ZERO } else { self.ttl() };
-        reply.attr(&ttl, &self.attr(&attr));
+        self.attributes(reply, self.decider.getattr(Ino(ino.0), fh.map(|f| f.0)));
     }
 
     fn setattr(
@@ -208,18 +166,11 @@ impl Filesystem for FuseFs {
             mtime: mtime.map(convert::set_time),
             ctime: ctime.map(convert::time),
         };
-        let result = match set.mtime {
-            Some(SetTime::At(time)) if self.notify.is_correction(req) => {
-                self.fs.mtime_corrected(Ino(ino.0), time)
-            }
-            _ => self.fs.setattr(Ino(ino.0), convert::caller(req), set),
-        };
-        let attr = ok_or_reply!(reply, result);
-        reply.attr(&self.ttl(), &self.attr(&attr));
+        self.attributes(reply, self.decider.setattr(who(req), Ino(ino.0), set));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        let target = ok_or_reply!(reply, self.fs.readlink(Ino(ino.0)));
+        let target = ok_or_reply!(reply, self.decider.readlink(Ino(ino.0)));
         reply.data(&target);
     }
 
@@ -233,29 +184,28 @@ impl Filesystem for FuseFs {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let Some(node) = convert::new_node(mode, rdev) else { return reply.error(Errno::EINVAL) };
-        self.entry(reply, self.fs.make(making(req, parent, name, mode, umask), node));
+        self.entry(reply, self.decider.mknod(who(req), new_name(parent, name, mode, umask), rdev));
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        self.entry(reply, self.fs.make(making(req, parent, name, mode, umask), NewNode::Dir));
+        self.entry(reply, self.decider.mkdir(who(req), new_name(parent, name, mode, umask)));
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let node = NewNode::Symlink(target.as_os_str().as_bytes().to_vec());
-        self.entry(reply, self.fs.make(making(req, parent, name, 0o777, 0), node));
+        let target = target.as_os_str().as_bytes();
+        self.entry(reply, self.decider.symlink(who(req), Ino(parent.0), name.as_bytes(), target));
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.entry(reply, self.fs.link(Ino(ino.0), Ino(parent.0), name.as_bytes()));
+        self.entry(reply, self.decider.link(Ino(ino.0), Ino(parent.0), name.as_bytes()));
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        Self::empty(reply, self.fs.unlink(Ino(parent.0), name.as_bytes()));
+        empty(reply, self.decider.unlink(Ino(parent.0), name.as_bytes()));
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        Self::empty(reply, self.fs.rmdir(Ino(parent.0), name.as_bytes()));
+        empty(reply, self.decider.rmdir(Ino(parent.0), name.as_bytes()));
     }
 
     fn rename(
@@ -268,16 +218,14 @@ impl Filesystem for FuseFs {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let Some(mode) = convert::rename_mode(flags) else { return reply.error(Errno::EINVAL) };
         let from = (Ino(parent.0), name.as_bytes());
-        Self::empty(reply, self.fs.rename(from, (Ino(new_parent.0), new_name.as_bytes()), mode));
+        let to = (Ino(new_parent.0), new_name.as_bytes());
+        empty(reply, self.decider.rename(from, to, flags.bits()));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let access = convert::access(flags, self.uncached);
-        let truncate = flags.0 & libc::O_TRUNC != 0 && access.write;
-        let fh = ok_or_reply!(reply, self.fs.open(Ino(ino.0), convert::caller(req), access, truncate));
-        reply.opened(FileHandle(fh), self.open_flags(flags));
+        let opened = ok_or_reply!(reply, self.decider.open(who(req), Ino(ino.0), flags.0));
+        reply.opened(FileHandle(opened.handle), opened.flags);
     }
 
     fn create(
@@ -290,10 +238,10 @@ impl Filesystem for FuseFs {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let flags = OpenFlags(flags);
-        let access = convert::access(flags, self.uncached);
-        let (attr, fh) = ok_or_reply!(reply, self.fs.create(making(req, parent, name, mode, umask), access));
-        reply.created(&self.ttl(), &self.attr(&attr), GENERATION, FileHandle(fh), self.open_flags(flags));
+        let created = self.decider.create(who(req), new_name(parent, name, mode, umask), flags);
+        let (known, opened) = ok_or_reply!(reply, created);
+        let attr = self.attr(known.attr.as_ref());
+        reply.created(&known.ttl, &attr, GENERATION, FileHandle(opened.handle), opened.flags);
     }
 
     fn read(
@@ -308,21 +256,26 @@ impl Filesystem for FuseFs {
         reply: ReplyData,
     ) {
         let size = size as usize;
-        // The kernel names an owner when a program reads past the cache, and none when it fills the cache
-        // itself (also of a file opened with O_DIRECT that is mapped). Then it holds pages that a
-        // write-back would wait for.
         let by_program = lock_owner.is_some();
         BUFFER.with_borrow_mut(|buffer| {
-            ok_or_reply!(reply, self.fs.read(fh.0, offset, size, buffer));
-            if buffer.len() == size || !by_program || !self.fs.may_go_on(fh.0) {
-                return reply.data(buffer);
+            if buffer.len() < size {
+                buffer.resize(size, 0);
             }
-            let fs = self.fs.clone();
-            self.notify.write_back(Ino(ino.0), move || {
-                let mut buffer = Vec::new();
-                ok_or_reply!(reply, fs.read(fh.0, offset, size, &mut buffer));
-                reply.data(&buffer);
-            });
+            let read = self.decider.read(fh.0, offset, &mut buffer[..size], by_program, Pass::First);
+            match ok_or_reply!(reply, read) {
+                Answer::Now(len) => reply.data(&buffer[..len]),
+                Answer::AfterWriteBack => {
+                    let decider = self.decider.clone();
+                    self.decider.write_back(Ino(ino.0), move || {
+                        let mut buffer = vec![0; size];
+                        let read = decider.read(fh.0, offset, &mut buffer, by_program, Pass::Second);
+                        match ok_or_reply!(reply, read) {
+                            Answer::Now(len) => reply.data(&buffer[..len]),
+                            Answer::AfterWriteBack => reply.error(Errno::EIO),
+                        }
+                    });
+                }
+            }
         });
     }
 
@@ -338,18 +291,11 @@ impl Filesystem for FuseFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let how = FsWrite {
-            origin: if cached { Origin::Cache } else { Origin::Program },
-            kill_suid: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
-        };
-        ok_or_reply!(reply, self.fs.write(fh.0, offset, data, how));
-        reply.written(data.len() as u32);
+        written(reply, self.decider.write(fh.0, offset, data, write_flags));
     }
 
-    /// Nothing is left to do when a file is closed, so the kernel need not ask again.
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        empty(reply, self.decider.flush());
     }
 
     fn release(
@@ -362,46 +308,29 @@ impl Filesystem for FuseFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        Self::empty(reply, self.fs.release(fh.0));
+        empty(reply, self.decider.release(fh.0));
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        if !self.fs.is_durable() {
-            // The kernel has written back its cache; memory that ends with the process has no more to give.
-            return reply.error(Errno::ENOSYS);
-        }
-        Self::empty(reply, self.fs.fsync(fh.0));
+        empty(reply, self.decider.fsync(fh.0));
     }
 
     fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        if !self.fs.is_durable() {
-            return reply.error(Errno::ENOSYS);
-        }
-        Self::empty(reply, self.fs.fsync_names());
+        empty(reply, self.decider.fsyncdir());
     }
 
-    /// Directories need no handle; without one the kernel caches their entries by itself.
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if self.uncached {
-            reply.opened(FileHandle(0), FopenFlags::empty())
-        } else {
-            reply.error(Errno::ENOSYS)
-        }
+        let opened = ok_or_reply!(reply, self.decider.opendir());
+        reply.opened(FileHandle(opened.handle), opened.flags);
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let mut after = offset;
-        loop {
-            let entries = ok_or_reply!(reply, self.fs.readdir(Ino(ino.0), after, DIR_BATCH, false));
-            let Some(last) = entries.last() else { return reply.ok() };
-            after = last.cookie;
-            for e in &entries {
-                let name = OsStr::from_bytes(&e.name);
-                if reply.add(INodeNo(e.ino.0), e.cookie, convert::file_type(e.kind), name) {
-                    return reply.ok();
-                }
-            }
-        }
+        let listed = self.decider.readdir(Ino(ino.0), offset, false, |e| {
+            let name = OsStr::from_bytes(&e.name);
+            room(reply.add(INodeNo(e.ino.0), e.cookie, convert::file_type(e.kind), name))
+        });
+        ok_or_reply!(reply, listed);
+        reply.ok();
     }
 
     fn readdirplus(
@@ -412,38 +341,18 @@ impl Filesystem for FuseFs {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let mut after = offset;
-        loop {
-            let entries = ok_or_reply!(reply, self.fs.readdir(Ino(ino.0), after, DIR_BATCH, true));
-            let Some(last) = entries.last() else { return reply.ok() };
-            after = last.cookie;
-            for e in &entries {
-                let Some(attr) = &e.attr else { continue };
-                let (name, attr) = (OsStr::from_bytes(&e.name), self.attr(attr));
-                if reply.add(INodeNo(e.ino.0), e.cookie, name, &self.ttl(), &attr, GENERATION) {
-                    return reply.ok();
-                }
-                // The kernel counts every entry but these two as a lookup.
-                if e.name != b"." && e.name != b".." {
-                    self.fs.looked_up(e.ino);
-                }
-            }
-        }
+        let ttl = self.decider.ttl();
+        let listed = self.decider.readdir(Ino(ino.0), offset, true, |e| {
+            let (name, attr) = (OsStr::from_bytes(&e.name), self.attr(e.attr.as_ref()));
+            room(reply.add(INodeNo(e.ino.0), e.cookie, name, &ttl, &attr, GENERATION))
+        });
+        ok_or_reply!(reply, listed);
+        reply.ok();
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let s = ok_or_reply!(reply, self.fs.space());
-        let free_inodes = s.inodes.max.saturating_sub(s.inodes.used);
-        reply.statfs(
-            s.total,
-            s.free,
-            s.available,
-            s.inodes.max,
-            free_inodes,
-            s.page,
-            NAME_MAX as u32,
-            s.page,
-        );
+        let s = ok_or_reply!(reply, self.decider.statfs());
+        reply.statfs(s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.bsize);
     }
 
     fn setxattr(
@@ -456,31 +365,23 @@ impl Filesystem for FuseFs {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let mode = match flags {
-            0 => XattrMode::Any,
-            libc::XATTR_CREATE => XattrMode::Create,
-            libc::XATTR_REPLACE => XattrMode::Replace,
-            _ => return reply.error(Errno::EINVAL),
-        };
-        let caller = convert::caller(req);
-        Self::empty(reply, self.fs.setxattr(Ino(ino.0), caller, name.as_bytes(), value, mode));
+        empty(reply, self.decider.setxattr(who(req), Ino(ino.0), name.as_bytes(), value, flags));
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        xattr_reply(reply, size, self.fs.getxattr(Ino(ino.0), name.as_bytes()));
+        xattr(reply, self.decider.getxattr(Ino(ino.0), name.as_bytes(), size));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr_reply(reply, size, self.fs.listxattr(Ino(ino.0), convert::caller(req)));
+        xattr(reply, self.decider.listxattr(who(req), Ino(ino.0), size));
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        Self::empty(reply, self.fs.removexattr(Ino(ino.0), name.as_bytes()));
+        empty(reply, self.decider.removexattr(Ino(ino.0), name.as_bytes()));
     }
 
-    /// The kernel checks permissions itself (`default_permissions`).
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+        empty(reply, self.decider.access());
     }
 
     fn fallocate(
@@ -493,8 +394,7 @@ impl Filesystem for FuseFs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let Some(what) = convert::falloc(mode) else { return reply.error(Errno::EOPNOTSUPP) };
-        Self::empty(reply, self.fs.fallocate(fh.0, offset, length, what, kills_suid(req)));
+        empty(reply, self.decider.fallocate(who(req), fh.0, offset, length, mode));
     }
 
     fn lseek(
@@ -506,18 +406,18 @@ impl Filesystem for FuseFs {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let what = match whence {
-            libc::SEEK_DATA => Seek::Data,
-            libc::SEEK_HOLE => Seek::Hole,
-            _ => return reply.error(Errno::EINVAL),
-        };
-        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        if !self.fs.may_be_dirty(fh.0) {
-            return Self::seek(&self.fs, fh.0, offset, what, reply);
+        match ok_or_reply!(reply, self.decider.lseek(fh.0, offset, whence, Pass::First)) {
+            Answer::Now(at) => reply.offset(at as i64),
+            Answer::AfterWriteBack => {
+                let decider = self.decider.clone();
+                self.decider.write_back(Ino(ino.0), move || {
+                    match ok_or_reply!(reply, decider.lseek(fh.0, offset, whence, Pass::Second)) {
+                        Answer::Now(at) => reply.offset(at as i64),
+                        Answer::AfterWriteBack => reply.error(Errno::EIO),
+                    }
+                });
+            }
         }
-        // Data that is only in the kernel's cache would look like a hole.
-        let fs = self.fs.clone();
-        self.notify.write_back(Ino(ino.0), move || Self::seek(&fs, fh.0, offset, what, reply));
     }
 
     fn copy_file_range(
@@ -533,12 +433,11 @@ impl Filesystem for FuseFs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let end = offset_in.max(offset_out).checked_add(len).filter(|&e| e <= FILE_SIZE_MAX);
-        let result = match end {
-            Some(_) => self.fs.copy((fh_in.0, offset_in), (fh_out.0, offset_out), len, kills_suid(req)),
-            None => Err(FsError::TooBig),
-        };
-        let copied = ok_or_reply!(reply, result);
-        reply.written(copied as u32);
+        written(reply, self.decider.copy(who(req), (fh_in.0, offset_in), (fh_out.0, offset_out), len));
     }
+}
+
+/// fuser says whether the entry did not fit.
+fn room(full: bool) -> Room {
+    if full { Room::Full } else { Room::Added }
 }

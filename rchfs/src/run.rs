@@ -19,7 +19,7 @@ use crate::backend::{Backend, BackendError};
 use crate::cli::low::Cache;
 use crate::cli::settings::{Backing, PoolChoice};
 use crate::cli::{self, Command, Host, Settings};
-use crate::fuse::{MountConfig, Mounted};
+use crate::fuse::{MountConfig, Mounted, ServeError};
 use background::{Report, Side};
 use signals::Signals;
 use std::ffi::OsString;
@@ -48,8 +48,8 @@ pub enum RunError {
     #[error("interrupted")]
     Interrupted,
     /// The kernel and the file system do not understand each other.
-    #[error("the kernel's FUSE does not accept the file system: {0}")]
-    Session(io::Error),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// The mount is there but does not answer.
     #[error("{dir} was mounted but does not answer: {source}")]
     NoAnswer {
@@ -215,12 +215,18 @@ impl Serving {
         };
         let last = pool.clone();
         let go_on = signals.serving(&settings.dir, &device, Arc::new(move || last.shutdown()));
-        let serving = Self { signals, pool, mounted, dir: settings.dir.clone(), device };
-        if go_on {
-            return Ok(serving);
+        let mut serving = Self { signals, pool, mounted, dir: settings.dir.clone(), device };
+        // Not before signals are taken: whoever gets an answer may send one.
+        let begun =
+            if go_on { serving.mounted.begin().map_err(Into::into) } else { Err(RunError::Interrupted) };
+        if let Err(e) = begun {
+            serving.cancel();
+            return Err(e);
         }
-        serving.cancel();
-        Err(RunError::Interrupted)
+        if settings.verbose && serving.mounted.has_rings() {
+            complain(&"requests come through io_uring");
+        }
+        Ok(serving)
     }
 
     /// Answers requests until the mount is gone, then brings the pool to rest.
@@ -256,7 +262,7 @@ fn make(settings: &Settings, pool: &Backend) -> Result<(Mounted, String), RunErr
             if let Err(e) = signals::unmount(dir, &device) {
                 log::warn!("{}: {e}", dir.display());
             }
-            Err(RunError::Session(e))
+            Err(e.into())
         }
     }
 }
@@ -285,5 +291,6 @@ fn mount_config(settings: &Settings, device: &str) -> MountConfig {
         threads: settings.threads,
         device: device.to_owned(),
         uncached,
+        io_uring: settings.io_uring,
     }
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # fs.sh [DIR...]: the same jobs on rchfs and on a tmpfs, in turn, and how they compare.
 #
-# Without DIR it mounts a pool of its own (options of the mount in OPTIONS); with DIRs it measures those.
+# Without DIR it mounts two pools of its own (options of the mount in OPTIONS), one that is served through
+# /dev/fuse and one through io_uring, which it switches on for that; with DIRs it measures those.
 # Each round runs every job on each target, one after the other; a ratio is the median, over the rounds, of
 # what the target did divided by what tmpfs did just before or after. Environment:
 #   ROUNDS=3  SECONDS_EACH=2  FILES=20000 (metadata job, in all)  SETS="buffered direct mixed prototype metadata"
-# Prints a table, then a line a goal, "ratio NAME VALUE goal OP TARGET ok|missed". Exits 0 whatever the figures.
+# Prints a table, then a line a goal, "ratio NAME VALUE goal OP TARGET ok|missed" (io_uring/NAME of the second pool). Exits 0 whatever the figures.
 # Raw results, summary and a plot (SVG) go to scripts/bench/results/<date>-<host>/.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
@@ -29,8 +30,15 @@ mkdir "$WORK/tmpfs"
 mount -t tmpfs -o size=8g tmpfs "$WORK/tmpfs"
 if [ $# -eq 0 ]; then
     mkdir "$WORK/rchfs"
-    "$MOUNT_RCHFS" "$WORK/rchfs" -o "$OPTIONS"
+    "$MOUNT_RCHFS" "$WORK/rchfs" -o "$OPTIONS,io_uring=off"
     NAMES+=(rchfs) DIRS+=("$WORK/rchfs")
+    if enable_uring; then
+        mkdir "$WORK/io_uring"
+        "$MOUNT_RCHFS" "$WORK/io_uring" -o "$OPTIONS,io_uring=on"
+        NAMES+=(io_uring) DIRS+=("$WORK/io_uring")
+    else
+        say "this kernel has no FUSE over io_uring: only /dev/fuse is measured" >&2
+    fi
 fi
 for dir in "$@"; do
     [ -w "$dir" ] || die "$dir cannot be written"
@@ -153,17 +161,22 @@ grep -q FAIL "$RAW" && { say "jobs that failed:"; awk -F'\t' '$5 == "FAIL" { pri
                 for (i = 2; i <= c; i++) printf " %14s %6.2f", show(a[1], f[order[k], t[i]]), r[order[k], t[i]]
                 print "" } }' "$FIGURES" "$RATIOS"
     echo
-    # The goals hold for the first target that is not tmpfs.
-    awk -v target="${NAMES[1]}" '
-        NR == FNR { if ($1 == target) r[$2 "-" $3] = $4; next }
-        /^#/ || NF < 2 { next }
-        { if (!($1 in r)) next
-          printf "ratio %s %.3f goal >= %s %s\n", $1, r[$1], $2, (r[$1] >= $2) ? "ok" : "missed" }' "$RATIOS" "$HERE/fs.goals"
+    # The goals hold for the first target that is not tmpfs, and for the pool behind io_uring.
+    for target in "${NAMES[1]}" $([[ " ${NAMES[*]:2} " == *" io_uring "* ]] && echo io_uring); do
+        [ "$target" = "${NAMES[1]}" ] && prefix="" || prefix=$target/
+        awk -v target="$target" -v prefix="$prefix" '
+            NR == FNR { if ($1 == target) r[$2 "-" $3] = $4; next }
+            /^#/ || NF < 2 { next }
+            { if (!($1 in r)) next
+              printf "ratio %s%s %.3f goal >= %s %s\n", prefix, $1, r[$1], $2, (r[$1] >= $2) ? "ok" : "missed" }' "$RATIOS" "$HERE/fs.goals"
+    done
 } | tee "$RESULTS/$STAMP.txt"
 
-awk -v target="${NAMES[1]}" '
+# The last target is plotted: the pool behind io_uring, where there is one.
+shown=${NAMES[-1]}
+awk -v target="$shown" '
     NR == FNR { if ($1 !~ /^#/ && NF > 1) goal[$1] = $2; next }
     $1 == target { print $2 "-" $3, $4, ($2 "-" $3) in goal ? goal[$2 "-" $3] : 0 }' "$HERE/fs.goals" "$RATIOS" |
-    awk -v title="${NAMES[1]} as a ratio to tmpfs, $(head -1 "$RESULTS/$STAMP.machine.txt")" -f "$HERE/bars.awk" >"$RESULTS/$STAMP.svg"
+    awk -v title="$shown as a ratio to tmpfs, $(head -1 "$RESULTS/$STAMP.machine.txt")" -f "$HERE/bars.awk" >"$RESULTS/$STAMP.svg"
 say
 say "raw results, this text and a plot: $RESULTS/$STAMP.{tsv,txt,svg}"

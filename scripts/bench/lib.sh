@@ -11,8 +11,17 @@ begin() {
     trap 'exit 130' INT TERM
 }
 
+# Switches FUSE over io_uring on for as long as the script runs; fails where the kernel has it not.
+URING_SWITCH=/sys/module/fuse/parameters/enable_uring URING_BEFORE=
+enable_uring() {
+    [ -w "$URING_SWITCH" ] || return 1
+    URING_BEFORE=$(cat "$URING_SWITCH")
+    echo Y >"$URING_SWITCH"
+}
+
 finish() {
     local m
+    [ -z "$URING_BEFORE" ] || echo "$URING_BEFORE" >"$URING_SWITCH"
     for m in $(awk -v w="$WORK/" 'index($5, w) == 1 { print $5 }' /proc/self/mountinfo | sort -r); do
         umount "$m" 2>/dev/null || umount -l "$m"
     done

@@ -50,7 +50,7 @@ impl Mount {
     pub fn start_from(source: &str, dir: &Path, options: &str, log: &Path) -> Result<Self, MountFailed> {
         let said = File::create(log).expect("the log can be made");
         let mut command = Command::new(binary::mount_rchfs());
-        command.arg(source).arg(dir).args(["-o", options, "--foreground"]);
+        command.arg(source).arg(dir).args(["-o", &with_test_options(options), "--foreground"]);
         command.stdin(Stdio::null()).stdout(said.try_clone().expect("a descriptor is free")).stderr(said);
         die_with_parent(&mut command);
         let child = command.spawn().expect("mount.rchfs starts");
@@ -91,7 +91,11 @@ impl Mount {
     /// Unmounts as umount(8) does and waits for the process to end, which it must by itself.
     pub fn unmount(mut self) -> ExitStatus {
         self.detach(UnmountFlags::empty());
-        self.wait()
+        let status = self.wait();
+        if !status.success() {
+            eprintln!("--- mount.rchfs ended with {status}; it said:\n{}---", self.said());
+        }
+        status
     }
 
     /// Waits for the process, which something else has ended.
@@ -160,6 +164,15 @@ impl Drop for Mount {
             }
             sleep(STEP);
         }
+    }
+}
+
+/// These `-o` options, after those in `RCHFS_TEST_OPTIONS`: a whole suite can be run with `io_uring=on` or
+/// `cache=none`. What a test asks for itself comes last, and counts.
+pub fn with_test_options(options: &str) -> String {
+    match std::env::var("RCHFS_TEST_OPTIONS") {
+        Ok(all) if !all.is_empty() => [&all, options].join(","),
+        _ => options.to_owned(),
     }
 }
 

@@ -17,6 +17,17 @@ pub enum Cache {
     None,
 }
 
+/// Whether requests come through io_uring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoUring {
+    /// Where the kernel lets them.
+    Auto,
+    /// They must.
+    On,
+    /// They must not.
+    Off,
+}
+
 /// What was given.
 #[derive(Debug, Default)]
 #[allow(missing_docs)] // Each field is the option of the same name; see `options::OPTIONS`.
@@ -32,6 +43,7 @@ pub struct Low {
     pub state: Option<PathBuf>,
     pub repair: bool,
     pub cache: Option<Cache>,
+    pub io_uring: Option<IoUring>,
     pub threads: Option<u64>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
@@ -94,6 +106,7 @@ impl Low {
             "state" => self.state = Some(path("state", "/var/lib/rchfs/pool", o)?),
             "log" => self.log = Some(path("log", "/var/log/rchfs.log", o)?),
             "cache" => self.cache = Some(cache(o)?),
+            "io_uring" => self.io_uring = Some(io_uring(o)?),
             "threads" => self.threads = Some(number("threads", "4", o)?),
             "uid" => self.uid = Some(id("uid", o)?),
             "gid" => self.gid = Some(id("gid", o)?),
@@ -178,6 +191,15 @@ fn cache(o: &RawOption) -> Result<Cache, CliError> {
         "auto" => Ok(Cache::Auto),
         "none" => Ok(Cache::None),
         v => Err(bad("cache", v, "one of auto, none")),
+    }
+}
+
+fn io_uring(o: &RawOption) -> Result<IoUring, CliError> {
+    match value("io_uring", "auto", o)? {
+        "auto" => Ok(IoUring::Auto),
+        "on" => Ok(IoUring::On),
+        "off" => Ok(IoUring::Off),
+        v => Err(bad("io_uring", v, "one of auto, on, off")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use super::host::Host;
-use super::low::{Cache, Low};
+use super::low::{Cache, IoUring, Low};
 use super::units::Size;
 use pool::addr::{PageSize, RackId};
 use std::path::{Path, PathBuf};
@@ -128,6 +128,8 @@ pub struct Settings {
     pub pool: PoolChoice,
     /// What the kernel may cache.
     pub cache: Cache,
+    /// Whether requests come through io_uring.
+    pub io_uring: IoUring,
     /// Threads that serve requests.
     pub threads: usize,
     /// For the kernel.
@@ -153,6 +155,7 @@ impl Settings {
             source,
             pool,
             cache: low.cache.unwrap_or(Cache::Auto),
+            io_uring: low.io_uring.unwrap_or(IoUring::Auto),
             threads: threads(&low, host)?,
             flags: flags(&low, host)?,
             dir: low.dir,

@@ -29,32 +29,33 @@ pub struct WriteFlags {
 }
 
 impl Fs {
-    /// Reads up to `len` bytes at `at` into `out`, in the place of what it held; fewer at the end of the
+    /// Reads at `at` into `out`, and returns how many bytes: fewer than there is room for at the end of the
     /// file.
-    pub fn read(&self, handle: u64, at: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
+    pub fn read(&self, handle: u64, at: u64, out: &mut [u8]) -> Result<usize> {
         let handle = self.handles.get(handle)?;
         if !handle.access.read && !handle.access.write {
             return Err(FsError::WrongAccess);
         }
         self.was_read(&handle.file)?;
-        self.read_file(&handle.file, at, len, out)
+        self.read_file(&handle.file, at, out)
     }
 
-    pub(super) fn read_file(&self, file: &File, at: u64, len: usize, out: &mut Vec<u8>) -> Result<()> {
-        out.clear();
+    pub(super) fn read_file(&self, file: &File, at: u64, out: &mut [u8]) -> Result<usize> {
         let mut state = file.state.read();
         if !state.loaded {
             drop(state);
             state = self.loaded(file)?;
         }
-        let len = state.size.saturating_sub(at).min(len as u64);
+        let len = state.size.saturating_sub(at).min(out.len() as u64);
         for piece in state.map.pieces(at, len, self.size) {
+            let start = (piece.at - at) as usize;
+            let to = &mut out[start..start + piece.len as usize];
             match piece.data {
-                Some(from) => self.pool.read_into(from, piece.len as usize, out)?,
-                None => out.resize(out.len() + piece.len as usize, 0),
+                Some(from) => self.pool.read(from, to)?,
+                None => to.fill(0),
             }
         }
-        Ok(())
+        Ok(len as usize)
     }
 
     /// The state, shared, with its map.

@@ -170,12 +170,12 @@ impl Fs {
         if cloned > 0 {
             return Ok(cloned);
         }
-        let mut buffer = Vec::new();
-        let mut done = 0;
         let len = len.min(COPY_MAX);
+        let mut buffer = vec![0; len.min(COPY_CHUNK) as usize];
+        let mut done = 0;
         while done < len {
             let chunk = (len - done).min(COPY_CHUNK) as usize;
-            match self.copy_chunk(&from.file, from_at + done, &to.file, to_at + done, chunk, &mut buffer) {
+            match self.copy_chunk(&from.file, from_at + done, &to.file, to_at + done, &mut buffer[..chunk]) {
                 // The end of the source, as it was when the copy came there.
                 Ok(n) if n < chunk as u64 => return Ok(done + n),
                 Ok(n) => done += n,
@@ -186,20 +186,12 @@ impl Fs {
         Ok(done)
     }
 
-    fn copy_chunk(
-        &self,
-        from: &File,
-        from_at: u64,
-        to: &File,
-        to_at: u64,
-        len: usize,
-        buffer: &mut Vec<u8>,
-    ) -> Result<u64> {
-        self.read_file(from, from_at, len, buffer)?;
-        if !buffer.is_empty() {
-            self.write_file(to, to_at, buffer, by_program(false))?;
+    fn copy_chunk(&self, from: &File, from_at: u64, to: &File, to_at: u64, buffer: &mut [u8]) -> Result<u64> {
+        let read = self.read_file(from, from_at, buffer)?;
+        if read > 0 {
+            self.write_file(to, to_at, &buffer[..read], by_program(false))?;
         }
-        Ok(buffer.len() as u64)
+        Ok(read as u64)
     }
 }
 

@@ -9,7 +9,7 @@
 use pool::proto::meta::{Ino, Time};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -42,6 +42,25 @@ pub fn set_mtime(dir: &Path, ino: Ino, time: Time) -> io::Result<()> {
     let done =
         unsafe { libc::utimensat(inode.as_raw_fd(), c"".as_ptr(), times.as_ptr(), libc::AT_EMPTY_PATH) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives this thread a table of descriptors of its own, with nothing in it: the standard streams are
+/// `/dev/null`. A request to our own mount that it waits for when the process is killed is ended by the kernel
+/// once nobody has `/dev/fuse` open any more; with that open here, it would wait for itself.
+///
+/// # Errors
+/// What the system says.
+pub fn own_descriptors() -> io::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)?;
+    // Closed with all the others, below.
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?.into_raw_fd();
+    let checked = |result: i64| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    for stream in 0..3 {
+        // SAFETY: the table is this thread's alone, and nothing in this thread owns these descriptors.
+        checked(i64::from(unsafe { libc::dup2(null, stream) }))?;
+    }
+    // SAFETY: likewise; those of the process stay open in the table that the other threads share.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) })
 }
 
 /// The id of this thread, which the kernel gives as the process of the requests that it makes.

@@ -2,8 +2,8 @@
 
 use crate::fs::Access;
 use crate::fs::ranges::Falloc;
-use fuser::{FileAttr, FileType, INodeNo, OpenFlags, RenameFlags, Request, TimeOrNow};
-use pool::proto::meta::{Attr, Caller, Kind, NewNode, RenameMode, SetTime, Time};
+use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+use pool::proto::meta::{Attr, Kind, NewNode, RenameMode, SetTime, Time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub fn file_type(kind: Kind) -> FileType {
@@ -83,10 +83,6 @@ pub fn set_time(t: TimeOrNow) -> SetTime {
     }
 }
 
-pub fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid() }
-}
-
 /// What mknod(2) asks for; `None` for a type that it cannot make.
 pub fn new_node(mode: u32, rdev: u32) -> Option<NewNode> {
     match mode & libc::S_IFMT {
@@ -100,18 +96,18 @@ pub fn new_node(mode: u32, rdev: u32) -> Option<NewNode> {
 }
 
 /// What open(2) flags ask for. `uncached`: every open bypasses the kernel's cache.
-pub fn access(flags: OpenFlags, uncached: bool) -> Access {
-    let mode = flags.0 & libc::O_ACCMODE;
+pub fn access(flags: i32, uncached: bool) -> Access {
+    let mode = flags & libc::O_ACCMODE;
     Access {
         read: mode != libc::O_WRONLY,
         write: mode != libc::O_RDONLY,
-        direct: uncached || flags.0 & libc::O_DIRECT != 0,
+        direct: uncached || flags & libc::O_DIRECT != 0,
     }
 }
 
 /// What renameat2(2) flags ask for; `None` for those that are not supported (`RENAME_WHITEOUT`).
-pub fn rename_mode(flags: RenameFlags) -> Option<RenameMode> {
-    match flags.bits() {
+pub fn rename_mode(flags: u32) -> Option<RenameMode> {
+    match flags {
         0 => Some(RenameMode::Replace),
         libc::RENAME_NOREPLACE => Some(RenameMode::NoReplace),
         libc::RENAME_EXCHANGE => Some(RenameMode::Exchange),

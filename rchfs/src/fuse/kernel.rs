@@ -8,7 +8,7 @@
 use super::by_handle;
 use super::tune::Settings;
 use crate::fs::Kernel;
-use fuser::{INodeNo, Notifier, Request};
+use fuser::{INodeNo, Notifier};
 use pool::proto::meta::{Ino, Time};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,9 +55,9 @@ impl Notify {
         self.send(Task::WriteBack(ino, Box::new(then)));
     }
 
-    /// Whether a request comes from our own correction of a time.
-    pub fn is_correction(&self, request: &Request) -> bool {
-        request.pid() == self.times_thread.load(Ordering::Relaxed)
+    /// Whether a request of this thread comes from our own correction of a time.
+    pub fn is_correction(&self, pid: u32) -> bool {
+        pid == self.times_thread.load(Ordering::Relaxed)
     }
 
     fn send(&self, task: Task) {
@@ -94,6 +94,9 @@ pub struct Tasks {
 pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf, settings: Settings) -> io::Result<()> {
     let correct = move || {
         tasks.times_thread.store(by_handle::thread_id(), Ordering::Relaxed);
+        if let Err(e) = by_handle::own_descriptors() {
+            log::debug!("the thread that corrects times shares its descriptors: {e}");
+        }
         tasks.times.iter().for_each(|(ino, time)| set_mtime(&dir, ino, time));
     };
     thread::Builder::new().name("times".into()).spawn(correct)?;

@@ -1,14 +1,19 @@
 //! Serving a mount, from the first handshake until it is gone.
 
 use super::FuseFs;
+use super::decide::Decider;
 use super::kernel::{self, Notify};
 use super::tune::Settings;
+use super::uring::{self, Plan, Prepared, Rings, UringError};
+use crate::cli::low::IoUring;
 use crate::fs::Fs;
 use fuser::{Config, KernelConfig, Session, SessionACL};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use thiserror::Error;
 
 /// The largest read or write that is asked of us at a time, in bytes. The kernel goes up to
 /// `fs.fuse.max_pages_limit` pages.
@@ -17,7 +22,7 @@ const MAX_REQUEST: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
 
 /// How to serve.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MountConfig {
     /// Other users than the one who mounts may use it.
     pub allow_other: bool,
@@ -27,19 +32,36 @@ pub struct MountConfig {
     pub device: String,
     /// Nothing is kept in the kernel's caches.
     pub uncached: bool,
+    /// Whether requests come through rings.
+    pub io_uring: IoUring,
+}
+
+/// Why a mount cannot be served.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// What `/dev/fuse` says.
+    #[error("the kernel's FUSE does not accept the file system: {0}")]
+    Session(#[from] io::Error),
+    /// There are no rings, though there must be.
+    #[error("io_uring=on: {0}")]
+    Rings(#[from] UringError),
 }
 
 /// A file system that is mounted but does not answer yet.
 pub struct Mounted {
     session: Session<FuseFs>,
+    prepared: Option<Prepared>,
+    agreed: bool,
+    io_uring: IoUring,
+    rings: Option<Rings>,
 }
 
 /// Agrees with the kernel on how `fs` is served through `connection`, which is mounted on `dir`. It
-/// answers once [`Mounted::run`] is called. Who mounted it also unmounts it; that ends the serving.
+/// answers once [`Mounted::begin`] and [`Mounted::run`] are called. Who mounted it also unmounts it; that ends the serving.
 ///
 /// # Errors
-/// What `/dev/fuse` says.
-pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> io::Result<Mounted> {
+/// [`ServeError`]
+pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> Result<Mounted, ServeError> {
     let acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut fuse = Config::default();
     fuse.n_threads = Some(config.threads.max(1));
@@ -48,18 +70,72 @@ pub fn serve(fs: Fs, connection: OwnedFd, dir: &Path, config: &MountConfig) -> i
     if !config.uncached {
         fs.set_kernel(Box::new(notify.clone()));
     }
-    let session = Session::from_fd(FuseFs { fs, notify, uncached: config.uncached }, connection, acl, fuse)?;
+    let decider = Arc::new(Decider::new(fs, notify, config.uncached));
+    let prepared = prepare(&decider, &connection, config)?;
+    let agreed = Arc::new(AtomicBool::new(false));
+    let offer = prepared.is_some().then(|| agreed.clone());
+    let session = Session::from_fd(FuseFs { decider, rings: offer }, connection, acl, fuse)?;
     kernel::serve(tasks, session.notifier(), dir.to_path_buf(), Settings::of(&config.device))?;
-    Ok(Mounted { session })
+    let agreed = agreed.load(Ordering::Relaxed);
+    Ok(Mounted { session, prepared, agreed, io_uring: config.io_uring, rings: None })
+}
+
+/// Rings, if there can and may be any.
+fn prepare(
+    decider: &Arc<Decider>,
+    connection: &OwnedFd,
+    config: &MountConfig,
+) -> Result<Option<Prepared>, ServeError> {
+    if config.io_uring == IoUring::Off {
+        return Ok(None);
+    }
+    let owner = (!config.allow_other).then(|| nix::unistd::geteuid().as_raw());
+    let plan = Plan { owner, lanes: config.threads, payload: MAX_REQUEST as usize };
+    let prepared = uring::prepare(decider.clone(), connection.try_clone()?, &plan);
+    without_if_auto(prepared.map(Some), config.io_uring)
+}
+
+/// With `io_uring=auto` a mount goes without rings where there are none.
+fn without_if_auto<T>(result: Result<Option<T>, UringError>, how: IoUring) -> Result<Option<T>, ServeError> {
+    match result {
+        Err(e) if how == IoUring::On => Err(e.into()),
+        Err(UringError::Off) => Ok(None),
+        Err(e) => {
+            log::warn!("requests come through /dev/fuse: {e}");
+            Ok(None)
+        }
+        Ok(found) => Ok(found),
+    }
 }
 
 impl Mounted {
+    /// Begins with the rings, if there are any and the kernel has agreed to them: requests through them are
+    /// answered from here on.
+    ///
+    /// # Errors
+    /// With `io_uring=on`, if there are none after all.
+    pub fn begin(&mut self) -> Result<(), ServeError> {
+        let Some(prepared) = self.prepared.take() else { return Ok(()) };
+        let started = if self.agreed { prepared.start().map(Some) } else { Err(UringError::Off) };
+        self.rings = without_if_auto(started, self.io_uring)?;
+        Ok(())
+    }
+
     /// Answers requests until it is unmounted.
     ///
     /// # Errors
     /// When /dev/fuse fails; the mount is gone then.
     pub fn run(self) -> io::Result<()> {
-        self.session.run()
+        self.session.run()?;
+        if let Some(rings) = &self.rings {
+            rings.join();
+        }
+        Ok(())
+    }
+
+    /// Whether requests come through rings.
+    pub fn has_rings(&self) -> bool {
+        self.rings.is_some()
     }
 }
 

@@ -71,8 +71,21 @@ impl Rig {
 
     /// All bytes of an open file.
     pub fn read_all(&self, handle: u64) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.fs.read(handle, 0, 1 << 30, &mut out).unwrap();
+        let mut all = Vec::new();
+        loop {
+            let piece = self.read(handle, all.len() as u64, 1 << 20);
+            if piece.is_empty() {
+                return all;
+            }
+            all.extend(piece);
+        }
+    }
+
+    /// Up to `len` bytes at `at` of an open file.
+    pub fn read(&self, handle: u64, at: u64, len: usize) -> Vec<u8> {
+        let mut out = vec![0xEE; len];
+        let read = self.fs.read(handle, at, &mut out).unwrap();
+        out.truncate(read);
         out
     }
 

@@ -73,7 +73,9 @@ fn umount_of_a_busy_mount_is_refused_and_harmless() {
 fn a_dead_mount_point_is_mounted_over() {
     let Some(place) = Place::new() else { return };
     let dir = start(&place, "size=64M").kill_and_leave_the_mount_point();
-    assert_eq!(fs::read_dir(&dir).map(|_| ()).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    // Through rings it takes the kernel a moment, after the process is gone, to see that it is.
+    let error = || fs::read_dir(&dir).map(|_| ()).unwrap_err().raw_os_error();
+    wait_for(|| error() == Some(libc::ENOTCONN), "the mount point is dead");
     ok(&mut place.command("size=64M"));
     fs::write(dir.join("a"), b"alive").unwrap();
     place.unmount();

@@ -4,9 +4,10 @@ mod background;
 mod helper;
 mod life;
 mod options;
+mod rings;
 mod user;
 
-use e2e::mount::{detach, is_mounted};
+use e2e::mount::{detach, is_mounted, with_test_options};
 use e2e::rustix::mount::UnmountFlags;
 use e2e::{binary, fixture};
 use std::fs;
@@ -49,7 +50,7 @@ impl Place {
     /// `mount.rchfs DIR -o OPTIONS`.
     pub fn command(&self, options: &str) -> Command {
         let mut command = Command::new(binary::mount_rchfs());
-        command.arg(&self.dir).args(["-o", options]);
+        command.arg(&self.dir).args(["-o", &with_test_options(options)]);
         command
     }
 

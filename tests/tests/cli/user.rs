@@ -2,7 +2,7 @@
 
 use crate::Place;
 use e2e::binary;
-use e2e::mount::is_mounted;
+use e2e::mount::{is_mounted, with_test_options};
 use e2e::run::{fails, ok};
 use e2e::user::{DAEMON, NOBODY, as_id, with_fuse_for_all};
 use std::fs;
@@ -30,7 +30,7 @@ fn as_nobody(program: &str) -> Command {
 
 fn mount(place: &Place, bin: &Path, options: &str) -> Command {
     let mut command = as_nobody(bin.to_str().expect("text"));
-    command.arg(place.dir()).args(["-o", options]);
+    command.arg(place.dir()).args(["-o", &with_test_options(options)]);
     command
 }
 

@@ -3,7 +3,7 @@
 use crate::expect::look;
 use crate::writer::Writer;
 use crate::{Pool, df, du};
-use e2e::mount::{detach, die_with_parent, is_mounted};
+use e2e::mount::{detach, die_with_parent, is_mounted, with_test_options};
 use e2e::rustix::mount::UnmountFlags;
 use e2e::{Rng, binary, pattern};
 use std::fs;
@@ -42,7 +42,14 @@ fn what_was_promised_survives_kill_9_under_load() {
             for writer in working {
                 let error = writer.join().expect("the writer ends");
                 // Where the mount is gone already, the names are too.
-                let dead = [libc::ENOENT, libc::ENOTCONN, libc::ECONNABORTED, libc::EIO, libc::EINTR];
+                let dead = [
+                    libc::ENOENT,
+                    libc::ENOTCONN,
+                    libc::ECONNABORTED,
+                    libc::ECANCELED,
+                    libc::EIO,
+                    libc::EINTR,
+                ];
                 assert!(error.raw_os_error().is_some_and(|e| dead.contains(&e)), "round {round}: {error}");
             }
         });
@@ -82,7 +89,7 @@ fn a_crash_during_recovery_is_recovered_from() {
     let mut rng = Rng::new(Rng::seed_from_env("RCHFS_CRASH_SEED"));
     for _ in 0..15 {
         let mut command = Command::new(binary::mount_rchfs());
-        command.arg(pool.dir()).args(["-o", &pool.all_options(OPTIONS), "--foreground"]);
+        command.arg(pool.dir()).args(["-o", &with_test_options(&pool.all_options(OPTIONS)), "--foreground"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         die_with_parent(&mut command);
         let mut child = command.spawn().expect("mount.rchfs starts");
