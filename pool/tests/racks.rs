@@ -5,7 +5,7 @@ use pool::addr::{GAddr, PageId, PageSize, RackId};
 use pool::proto::page::PageError;
 use pool::proto::peer::{PeerReply, PeerRequest, RemoteAt};
 use pool::proto::{NodeId, Reply, Request};
-use pool::transport::fabric::{Accepted, Begun, Fabric, Landed, Link};
+use pool::transport::fabric::{Accepted, Begun, Fabric, Landed, Link, Unsent};
 use pool::transport::{Access, Done, Handler, Racks, Transport, TransportError};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -135,7 +135,7 @@ impl Link for PretendedLink {
         self.outcome()
     }
 
-    fn request(&self, _: Request, done: Done<Reply>) -> Result<(), (Request, Done<Reply>)> {
+    fn request(&self, _: Request, done: Done<Reply>) -> Result<(), Unsent> {
         self.0.messages.fetch_add(1, Ordering::SeqCst);
         done(Ok(Reply::Peer(Ok(PeerReply::Done))));
         Ok(())

@@ -9,6 +9,6 @@ for program in $POOL_TESTS $VM_TESTS; do
     # The devices are there once.
     timeout 330 "$program" --test-threads 1 --nocapture ${FILTER:+"$FILTER"} || code=$?
 done
-dmesg | grep -E 'BUG|WARNING|Oops|rxe.*(err|fail)' && code=${code/#0/99}
+dmesg | grep -E 'BUG:|WARNING:|Oops:' && code=${code/#0/99}
 echo "suite: exit code $code, $(cut -d. -f1 /proc/uptime) s after boot"
 exit "$code"

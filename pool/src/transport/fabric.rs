@@ -28,6 +28,9 @@ use std::sync::{Arc, Weak};
 /// Takes what came of an access by a link; the error is a reason. As [`Done`].
 pub type Landed<T> = Box<dyn FnOnce(Result<T, String>) + Send>;
 
+/// A request that was not sent, and who waits for its reply.
+pub type Unsent = Box<(Request, Done<Reply>)>;
+
 /// A device with one-sided access, and the memory of this rack registered with it.
 pub trait Fabric: Send + Sync {
     /// What it is, for people.
@@ -99,7 +102,7 @@ pub trait Link: Send + Sync {
     ///
     /// # Errors
     /// Gives what it was given back if nothing was sent.
-    fn request(&self, request: Request, done: Done<Reply>) -> Result<(), (Request, Done<Reply>)>;
+    fn request(&self, request: Request, done: Done<Reply>) -> Result<(), Unsent>;
 }
 
 /// The error of a request whose link broke.

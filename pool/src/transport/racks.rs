@@ -236,7 +236,8 @@ impl Transport for Racks {
     fn start(&self, to: NodeId, request: Request, done: Done<Reply>) {
         let link = if is_short(&request) { self.link(to, None) } else { None };
         let Some(link) = link else { return self.tcp.start(to, request, done) };
-        if let Err((request, done)) = link.request(request, done) {
+        if let Err(unsent) = link.request(request, done) {
+            let (request, done) = *unsent;
             self.tcp.start(to, request, done);
         }
     }

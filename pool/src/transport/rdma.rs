@@ -330,7 +330,7 @@ impl Link for Outgoing {
         receiver.recv().unwrap_or_else(|_| Err("it was closed".into()))
     }
 
-    fn request(&self, request: Request, done: Done<Reply>) -> Result<(), (Request, Done<Reply>)> {
+    fn request(&self, request: Request, done: Done<Reply>) -> Result<(), super::fabric::Unsent> {
         self.messages.request(request, done)
     }
 }

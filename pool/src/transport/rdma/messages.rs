@@ -12,7 +12,7 @@ use super::poller::Completer;
 use super::verbs::{Completion, Cq, Local, Qp, What, Work, meaning};
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::tcp::frame::{self, Kind};
-use crate::transport::{Answer, Done, Handler, TransportError, fabric::broken};
+use crate::transport::{Answer, Done, Handler, TransportError, fabric::Unsent, fabric::broken};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -100,19 +100,19 @@ impl Messages {
     }
 
     /// Sends a request. Gives it back if it does not fit, or too many have no reply yet.
-    pub fn request(&self, request: Request, done: Done<Reply>) -> Result<(), (Request, Done<Reply>)> {
+    pub fn request(&self, request: Request, done: Done<Reply>) -> Result<(), Unsent> {
         if !self.is_up() {
-            return Err((request, done));
+            return Err(Box::new((request, done)));
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let frame = match frame::encode(Kind::Request, id, &request) {
             Ok(frame) if frame.len() <= LONGEST => frame,
-            _ => return Err((request, done)),
+            _ => return Err(Box::new((request, done))),
         };
         {
             let mut pending = self.pending.lock();
             if pending.len() >= CREDITS {
-                return Err((request, done));
+                return Err(Box::new((request, done)));
             }
             pending.insert(id, Waiting { done, until: Instant::now() + self.deadline });
         }
