@@ -130,6 +130,9 @@ pub struct Rdma {
     config: RdmaConfig,
 }
 
+/// A queue pair for messages, before it is connected, with its completion queue and buffers.
+type MessageEnd = (Arc<Cq>, Qp, (Arc<Arena>, Vec<arena::Slot>));
+
 /// What the holder tells the home.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Offer {
@@ -154,7 +157,7 @@ impl Rdma {
         one.log2().clamp(10.0, 17.0) as u8
     }
 
-    fn message_end(&self) -> Result<(Arc<Cq>, Qp, (Arc<Arena>, Vec<arena::Slot>)), String> {
+    fn message_end(&self) -> Result<MessageEnd, String> {
         let arena = Arena::new(2 * BUFFERS, LONGEST)?;
         let memory: Arc<dyn Memory> = arena.0.clone();
         let mr = Mr::new(&self.pd, &memory, 0..memory.range().1, false)?;
@@ -236,7 +239,7 @@ struct Half {
     cq: Arc<Cq>,
     lanes: Vec<Qp>,
     arena: (Arc<Arena>, Vec<arena::Slot>),
-    messages: (Arc<Cq>, Qp, (Arc<Arena>, Vec<arena::Slot>)),
+    messages: MessageEnd,
 }
 
 impl Begun for Half {
