@@ -30,8 +30,11 @@ pub use pool::cxl::region::{RegionError, RegionSource};
 pub use recover::{BadFrame, BadWhy, Opened};
 
 use frames::FrameTable;
+use objects::{FreeFault, Objects};
+use pool::addr::{GAddr, PageRun};
 use pool::cxl::layout::SUPERBLOCK_LEN;
 use pool::cxl::region::{Region, Spec};
+use pool::in_place::InPlace;
 use pool::proto::page::{PageError, PageReply, PageRequest};
 use pool::proto::{Reply, Request};
 use pool::transport::Handler;
@@ -41,6 +44,7 @@ use trim::Trimmer;
 /// A running daemon. Ends in order when it is dropped.
 pub struct Daemon {
     frames: Arc<FrameTable>,
+    objects: Objects,
     opened: Opened,
     trimmer: Trimmer,
 }
@@ -60,7 +64,8 @@ impl Daemon {
         report(&region, &opened);
         let frames = Arc::new(FrameTable::new(Arc::new(region), state));
         let trimmer = Trimmer::start(&frames).map_err(DaemonError::Thread)?;
-        Ok(Self { frames, opened, trimmer })
+        let objects = Objects::new(Arc::clone(&frames), InPlace::new(Arc::clone(frames.region())));
+        Ok(Self { frames, objects, opened, trimmer })
     }
 
     /// The region, for clients in this process.
@@ -97,6 +102,8 @@ impl Daemon {
                 frames.reconcile(&held).map(PageReply::Reconciled)
             }
             PageRequest::Sync { runs } => frames.sync(&runs).map(|()| PageReply::Done),
+            PageRequest::AllocObject { size } => self.objects.alloc(size).map(PageReply::Object),
+            PageRequest::FreeObject { at } => self.free_object(at).map(|()| PageReply::Done),
             // What is not in this rack is nowhere.
             PageRequest::Read { at, .. } | PageRequest::Write { at, .. } | PageRequest::Cas { at, .. } => {
                 let page = at.page(frames.region().geometry().page_size);
@@ -104,6 +111,23 @@ impl Daemon {
             }
             _ => Err(PageError::Invalid("there is only one rack".into())),
         }
+    }
+}
+
+impl Daemon {
+    fn free_object(&self, at: GAddr) -> Result<(), PageError> {
+        let empty = self.objects.free(at).map_err(|fault| match fault {
+            FreeFault::Elsewhere => PageError::NoSuchObject(at),
+            FreeFault::Busy(page) => PageError::Busy(page),
+            FreeFault::Page(error) => error,
+        })?;
+        for page in empty {
+            if let Err(error) = self.frames.free(&[PageRun { first: page, count: 1 }], &|_| {}) {
+                log::warn!("page {page}, which has no objects any more, is not free yet: {error}");
+                self.objects.not_freed(page);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -97,9 +97,10 @@ impl Node {
                 Some(result) => answer.answer(result.map(PageReply::Object)),
                 None => self.later(answer, move |node| node.object_anywhere(size).map(PageReply::Object)),
             },
-            PageRequest::FreeObject { at } => {
-                self.later(answer, move |node| node.free_object(at).map(|()| PageReply::Done));
-            }
+            PageRequest::FreeObject { at } => match self.free_object_at_once(at) {
+                Some(result) => answer.answer(result.map(|()| PageReply::Done)),
+                None => self.later(answer, move |node| node.free_object(at).map(|()| PageReply::Done)),
+            },
             PageRequest::Stat => answer.answer(Ok(PageReply::Stat(self.stat()))),
             PageRequest::Reconcile { held, ids, free } => {
                 self.later(answer, move |node| node.reconcile(&held, ids, free).map(PageReply::Reconciled));

@@ -13,6 +13,7 @@ use pool::proto::page::{FREE_MAX, PageError, PageKind, Reconciled};
 use pool::proto::peer::{PeerReply, PeerRequest};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often the directory is asked about a page that moves.
@@ -210,6 +211,23 @@ impl Node {
                 log::warn!("page {page}, which has no objects any more, is not free yet: {error}");
                 self.objects.not_freed(page);
             }
+        }
+    }
+
+    /// Takes an object back that is here; `None` if that is not so, or has to wait.
+    pub fn free_object_at_once(self: &Arc<Self>, at: GAddr) -> Option<Result<(), PageError>> {
+        match self.objects.free(at) {
+            Ok(empty) => {
+                if !empty.is_empty() {
+                    let node = Arc::clone(self);
+                    self.ctx
+                        .workers
+                        .run(move || empty.into_iter().for_each(|page| node.give_back_empty(page)));
+                }
+                Some(Ok(()))
+            }
+            Err(FreeFault::Page(error)) => Some(Err(error)),
+            Err(FreeFault::Busy(_) | FreeFault::Elsewhere) => None,
         }
     }
 

@@ -8,6 +8,10 @@
 //! | `slots` | the daemon does not wait for those who have a frame published |
 //! | `check` | a client does not look at the descriptor of a frame that it has published |
 //! | `cas` | compare-and-swap is a read and a write |
+//! | `dht-freeze` | a slot of a hash table is frozen only after its records were moved to other segments |
+//! | `dht-both` | a reader uses one half of a slot that was split before both are there |
+//! | `dht-invalidate` | a record that is replaced keeps its live bit, by which it is used without a look at its slot |
+//! | `dht-confirm` | the slot is not looked at again after its chain was read |
 //!
 //! Threads of these programs are held up now and then where that is allowed but seldom happens, so that a
 //! mistake need not wait for the scheduler to show.

@@ -68,6 +68,7 @@
 //! | [`proto`] | the messages to daemons and to the master: plain data |
 //! | [`transport`] | carrying messages, without interpreting them |
 //! | [`workers`] | threads of servers for what has to wait |
+//! | [`dht`] | a hash table, on the public interface of [`Pool`] alone |
 //! | `tool` | the program `rcmp`; only with the feature `cli` |
 //! | [`connect`] | joining a cluster: which transport a client uses for what |
 //! | [`heat`], [`swap`] | how hot a page is, and when it moves: pure decisions, time is an argument |
@@ -137,6 +138,7 @@ pub mod breakage;
 mod client;
 pub mod connect;
 pub mod cxl;
+pub mod dht;
 mod error;
 pub mod heat;
 pub mod proto;

@@ -5,11 +5,14 @@
 
 mod bench;
 mod clone;
+mod dht;
 mod link;
+mod shell;
 mod status;
 mod units;
 mod wipe;
 
+use crate::dht::DhtError;
 use crate::error::PoolError;
 use crate::proto::cluster::ClusterError;
 use crate::transport::TransportError;
@@ -35,6 +38,10 @@ enum Command {
     Clone(clone::CloneArgs),
     /// Measure reads and writes of the pool, or of bare memory.
     Bench(Box<bench::BenchArgs>),
+    /// Make and use a hash table in the pool.
+    Dht(dht::DhtArgs),
+    /// Use the pool by hand, or by a script from standard input.
+    Shell(shell::ShellArgs),
 }
 
 /// Where the cluster is.
@@ -60,6 +67,11 @@ enum ToolError {
     Region(String),
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
+    #[error(transparent)]
+    Dht(#[from] DhtError),
+    /// It works, and the answer is no.
+    #[error("{0}")]
+    No(String),
     #[error("{0}")]
     Usage(String),
 }
@@ -72,6 +84,8 @@ pub fn main() -> ExitCode {
         Command::Wipe(arguments) => wipe::run(&arguments),
         Command::Clone(arguments) => clone::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Dht(arguments) => dht::run(&arguments),
+        Command::Shell(arguments) => shell::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,8 @@
 //! ```text
 //! main.rs -> cli (options) -> run (background, signals) -> backend -> embed (a whole pool in this process)
 //!                                   |                              \\-> cluster (one that others serve)
-//!                                 fuse  decodes requests, encodes replies, tells the kernel things
+//!                                 fuse  decodes requests (of /dev/fuse, or io_uring), encodes replies,
+//!                                   |   tells the kernel things
 //!                                   |
 //!                                  fs   what each operation means
 //!                                /      \

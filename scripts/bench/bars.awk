@@ -1,15 +1,15 @@
-# Lines "NAME VALUE GOAL" (GOAL 0: none) to a bar chart in SVG. The axis ends at 1.2; longer bars are cut, and
-# say so by their number. -v title=TEXT
+# Lines "NAME VALUE GOAL" (GOAL 0: none) to a bar chart in SVG. The axis ends at `most` (1.2); longer bars are cut,
+# and say so by their number. -v title=TEXT [-v most=NUMBER]
 function esc(s) { gsub(/&/, "\\&amp;", s); gsub(/</, "\\&lt;", s); gsub(/>/, "\\&gt;", s); return s }
 function x(v) { return left + (v > most ? most : v) / most * width }
-BEGIN { left = 210; width = 480; row = 18; top = 46; most = 1.2 }
+BEGIN { left = 210; width = 480; row = 18; top = 46; if (!most) most = 1.2; step = most / 6 }
 { name[++n] = $1; value[n] = $2; goal[n] = $3 }
 END {
     height = top + n * row + 30
     printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"11\">\n", left + width + 60, height
     printf "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n<text x=\"10\" y=\"18\" font-size=\"13\">%s</text>\n", esc(title)
     print "<text x=\"10\" y=\"34\" fill=\"#666\">green: at or above its goal (the black mark); red: below; grey: no goal</text>"
-    for (v = 0; v <= most + 0.001; v += 0.2) {
+    for (v = 0; v <= most + 0.001; v += step) {
         printf "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"#ddd\"/>\n", x(v), top - 4, x(v), height - 22
         printf "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" fill=\"#666\">%.1f</text>\n", x(v), height - 8, v
     }

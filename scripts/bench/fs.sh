@@ -5,13 +5,14 @@
 # /dev/fuse and one through io_uring, which it switches on for that; with DIRs it measures those.
 # Each round runs every job on each target, one after the other; a ratio is the median, over the rounds, of
 # what the target did divided by what tmpfs did just before or after. Environment:
+#   LABEL=fs (what the results are called)
 #   ROUNDS=3  SECONDS_EACH=2  FILES=20000 (metadata job, in all)  SETS="buffered direct mixed prototype metadata"
 # Prints a table, then a line a goal, "ratio NAME VALUE goal OP TARGET ok|missed" (io_uring/NAME of the second pool). Exits 0 whatever the figures.
 # Raw results, summary and a plot (SVG) go to scripts/bench/results/<date>-<host>/.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-case ${1:-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1:-} in -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
 : "${ROUNDS:=3}" "${SECONDS_EACH:=2}" "${FILES:=20000}" "${OPTIONS:=quiet,size=8G}"
 : "${SETS:=buffered direct mixed prototype metadata}"
@@ -20,7 +21,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 build_release --bins --example mdbench
 begin
-results fs
+results "${LABEL:-fs}"
 RAW=$RESULTS/$STAMP.tsv
 : >"$RAW"
 

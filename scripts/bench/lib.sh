@@ -20,12 +20,15 @@ enable_uring() {
 }
 
 finish() {
+    finish_mounts
+    rm -rf --one-file-system "$WORK"
+}
+finish_mounts() {
     local m
     [ -z "$URING_BEFORE" ] || echo "$URING_BEFORE" >"$URING_SWITCH"
     for m in $(awk -v w="$WORK/" 'index($5, w) == 1 { print $5 }' /proc/self/mountinfo | sort -r); do
         umount "$m" 2>/dev/null || umount -l "$m"
     done
-    rm -rf --one-file-system "$WORK"
 }
 
 # Sets RESULTS to this day's directory on this machine and STAMP to what names this run's files there.
@@ -76,4 +79,57 @@ medians() {
             for (i = 1; i <= c; i++) for (j = i + 1; j <= c; j++) if (a[j] < a[i]) { t = a[i]; a[i] = a[j]; a[j] = t }
             m = c % 2 ? a[(c + 1) / 2] : (a[c / 2] + a[c / 2 + 1]) / 2
             printf "%s %.6g\n", key, m } }'
+}
+
+# cluster NAME up|down [RACKS]: a cluster of the release build in $WORK/NAME; further settings from the environment.
+cluster() {
+    RCHFS_CLUSTER_DIR=$WORK/$1 RCHFS_BIN_DIR=$TARGET/release SIZE=${SIZE:-1G} LISTEN=127.0.0.1:0 \
+        "$ROOT/scripts/cluster.sh" "${@:2}" >"$WORK/said" 2>&1 || { cat "$WORK/said" >&2; die "cluster $1: $2 failed"; }
+}
+master_of() { sed -n 's/.*listening on \([^, ]*\).*/\1/p' "$WORK/$1/master.log" | head -1; }
+
+# Lines of `rcmp bench --json` in, "ON OPERATION PAYLOAD THREADS MEAN-NS PER-SECOND P50 P99 P99.9" out.
+fields() {
+    awk 'function f(name,  s) { if (!match($0, "\"" name "\":\"?[^,\"}]*")) return "-"
+            s = substr($0, RSTART, RLENGTH); sub(/^[^:]*:"?/, "", s); return s }
+        /"per_second"/ { print f("on"), f("operation"), f("payload"), f("threads"), f("mean_ns"), f("per_second"),
+            f("p50_ns"), f("p99_ns"), f("p999_ns") }'
+}
+
+# need PROGRAM:PACKAGE...: installs what is missing, without starting any service, if that can be done; else says what.
+need() {
+    local missing=() entry policy=/usr/sbin/policy-rc.d
+    for entry in "$@"; do
+        command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        die "missing: ${missing[*]}; install them with your package manager (Debian: apt-get install ${missing[*]})"
+    fi
+    say "installing ${missing[*]}" >&2
+    if [ -e "$policy" ]; then policy=; else printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"; fi
+    apt-get -qq update >/dev/null &&
+        DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y "${missing[@]}" >/dev/null 2>&1 || true
+    [ -z "$policy" ] || rm -f "$policy"
+    for entry in "$@"; do
+        command -v "${entry%%:*}" >/dev/null || die "the package ${entry##*:} could not be installed; try apt-get install ${entry##*:}"
+    done
+}
+
+# free_port: a port of loopback that nobody listens on.
+free_port() {
+    local port
+    while port=$((20000 + RANDOM % 20000)); do
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    echo "$port"
+}
+# wait_port HOST PORT: until somebody listens there, at most ten seconds.
+wait_port() {
+    local tries
+    for ((tries = 0; tries < 200; tries++)); do
+        (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null && return 0
+        sleep 0.05
+    done
+    return 1
 }

@@ -28,12 +28,6 @@ build_release -p pool --example ring_floor --example tcp_floor
 WORK=$(mktemp -d /tmp/rchfs-bench.XXXXXX)
 REDIS= SHMEM_BEFORE=
 
-cluster() { # NAME up|down [RACKS], further settings from the environment
-    RCHFS_CLUSTER_DIR=$WORK/$1 RCHFS_BIN_DIR=$TARGET/release SIZE=$SIZE LISTEN=127.0.0.1:0 \
-        "$ROOT/scripts/cluster.sh" "${@:2}" >"$WORK/said" 2>&1 || { cat "$WORK/said" >&2; die "cluster $1: $2 failed"; }
-}
-master_of() { sed -n 's/.*listening on \([^, ]*\).*/\1/p' "$WORK/$1/master.log" | head -1; }
-
 ended() {
     local name
     for name in on off huge; do
@@ -52,14 +46,6 @@ trap 'exit 130' INT TERM
 results pool
 RAW=$RESULTS/$STAMP.tsv
 : >"$RAW"
-
-# Lines of `rcmp bench --json` in, "ON OPERATION PAYLOAD THREADS MEAN-NS PER-SECOND P50 P99 P99.9" out.
-fields() {
-    awk 'function f(name,  s) { if (!match($0, "\"" name "\":\"?[^,\"}]*")) return "-"
-            s = substr($0, RSTART, RLENGTH); sub(/^[^:]*:"?/, "", s); return s }
-        /"per_second"/ { print f("on"), f("operation"), f("payload"), f("threads"), f("mean_ns"), f("per_second"),
-            f("p50_ns"), f("p99_ns"), f("p999_ns") }'
-}
 
 # note SET KEY: adds lines of `fields` to the raw results. Columns: round, set, then those of `fields`.
 note() { awk -v round="$ROUND" -v set="$1" 'BEGIN { OFS = "\t" } { $1 = $1; print round, set, $0 }' >>"$RAW"; }

@@ -178,19 +178,35 @@ impl Cluster {
     /// Starts a client of that rack that uses these pages with so many threads for that time, and records
     /// it; returns when it has begun.
     pub fn client(&self, rack: u16, pages: &str, threads: u16, seconds: f64) -> Client {
+        let on = [format!("pages={pages}"), format!("edge={}", self.shape.edge)];
+        self.start_client("run", &on, rack, threads, seconds)
+    }
+
+    /// Makes a hash table as a client of that rack; where it is.
+    pub fn make_table(&self, rack: u16) -> String {
+        let mut command = self.shape.history();
+        command.arg("make-table").arg(format!("master={}", self.master())).arg(format!("rack={rack}"));
+        run::ok(&mut command).trim().to_owned()
+    }
+
+    /// As [`client`](Self::client), for one that uses a hash table.
+    pub fn table_client(&self, rack: u16, root: &str, threads: u16, seconds: f64) -> Client {
+        self.start_client("table", &[format!("root={root}")], rack, threads, seconds)
+    }
+
+    fn start_client(&self, what: &str, on: &[String], rack: u16, threads: u16, seconds: f64) -> Client {
         let writer = self.writers.fetch_add(threads, Ordering::Relaxed);
-        let arguments = [
+        let mut arguments = vec![
             format!("master={}", self.master()),
             format!("rack={rack}"),
-            format!("pages={pages}"),
             format!("dir={}", self.histories().display()),
             format!("writer={writer}"),
             format!("threads={threads}"),
             format!("seconds={seconds}"),
-            format!("edge={}", self.shape.edge),
             format!("seed={}", u64::from(writer) * 0x1234_5678_9abc),
         ];
-        Client::start(self.shape.history(), &arguments)
+        arguments.extend_from_slice(on);
+        Client::start(self.shape.history(), what, &arguments)
     }
 
     /// Judges what all clients have recorded so far; they must have ended.

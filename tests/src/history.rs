@@ -12,6 +12,8 @@
 //! 3. What is read was written to this word: a [`value`] carries the word that it is for, and was written
 //!    once, so the bytes of another page are recognized even if that page's writer was not recorded.
 //!
+//! 4. Each key of a hash table is linearizable as well ([`keys`]).
+//!
 //! **Unknown outcomes.** An operation that failed, or whose process was killed before it could say what
 //! came of it, may have been done, may not have been, and may yet be done at any later time. If what it
 //! wrote is seen it was done.
@@ -19,6 +21,7 @@
 //! All words are zero at first. Nothing here knows the pool: addresses and pages are numbers.
 
 pub mod check;
+pub mod keys;
 pub mod load;
 pub mod pages;
 pub mod record;
@@ -80,6 +83,32 @@ pub enum Action {
         /// Its number.
         page: u64,
     },
+    /// Something with a key of a hash table.
+    Key {
+        /// Its number.
+        key: u64,
+        /// What.
+        ask: Ask,
+    },
+}
+
+/// What a client asks of a hash table about a key. Values stand for byte strings, and each is put in once;
+/// `None` is a key that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Its value: [`Outcome::Found`].
+    Get,
+    /// Insert or replace it; whether it was not there is [`Outcome::Told`].
+    Put(u64),
+    /// Take it away; whether it was there is [`Outcome::Told`].
+    Remove,
+    /// Replace `old` by `new`: [`Outcome::Done`], or what it was instead is [`Outcome::Found`].
+    Swap {
+        /// What it must be.
+        old: Option<u64>,
+        /// What it becomes.
+        new: Option<u64>,
+    },
 }
 
 /// What came of an [`Action`].
@@ -93,6 +122,10 @@ pub enum Outcome {
     Was(u64),
     /// The numbers of the pages that were allocated.
     Pages(Vec<u64>),
+    /// The value of a key.
+    Found(Option<u64>),
+    /// An answer to a yes-or-no question.
+    Told(bool),
     /// Refused: there is no such page.
     Gone,
     /// Any other error, or no answer.

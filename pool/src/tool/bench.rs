@@ -16,6 +16,7 @@ mod memory;
 mod pattern;
 mod report;
 mod run;
+mod ycsb;
 
 pub(super) use args::BenchArgs;
 
@@ -41,6 +42,7 @@ pub(super) fn run(arguments: &BenchArgs) -> Result<(), ToolError> {
         None => pool(&arguments.pool, &arguments.cases),
         Some(Which::Floor(cases)) => floor(cases),
         Some(Which::Fill(fill_arguments)) => fill(fill_arguments),
+        Some(Which::Ycsb(ycsb_arguments)) => ycsb::run(ycsb_arguments),
     }
 }
 

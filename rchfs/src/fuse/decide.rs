@@ -23,6 +23,10 @@ const FOREVER: Duration = Duration::from_secs(1 << 31);
 /// Entries asked of the master at a time.
 const DIR_BATCH: u32 = 128;
 
+/// The most bytes of a copy: the answer has 32 bits for their number. A multiple of every page size, so that
+/// what comes after it can be cloned, too.
+const COPY_MAX: u64 = (1 << 32) - (2 << 20);
+
 /// The number of an error, or what to answer.
 pub type Decided<T> = Result<T, i32>;
 
@@ -434,8 +438,7 @@ impl Decider {
         if from.1.max(to.1).checked_add(len).is_none_or(|end| end > FILE_SIZE_MAX) {
             return Err(code(FsError::TooBig));
         }
-        let copied = self.fs.copy(from, to, len, who.kills_suid()).map_err(code)?;
-        // Far below the limit of the type: a copy ends after some megabytes, and the caller asks again.
+        let copied = self.fs.copy(from, to, len.min(COPY_MAX), who.kills_suid()).map_err(code)?;
         u32::try_from(copied).map_err(|_| libc::EIO)
     }
 }

@@ -15,8 +15,8 @@ pub struct Client {
 
 impl Client {
     /// Starts it; returns when it is connected.
-    pub(super) fn start(mut command: Command, arguments: &[String]) -> Self {
-        command.arg("run").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    pub(super) fn start(mut command: Command, what: &str, arguments: &[String]) -> Self {
+        command.arg(what).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         die_with_parent(&mut command);
         let mut child = command.spawn().expect("e2e-history was built with the tests");
         let says = BufReader::new(child.stdout.take().expect("piped"));

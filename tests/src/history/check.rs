@@ -2,7 +2,7 @@
 
 use super::report::{Kind, Violation};
 use super::word::{Did, WordOp};
-use super::{Action, Event, History, Outcome, pages, word};
+use super::{Action, Event, History, Outcome, keys, pages, word};
 use std::collections::HashMap;
 use std::fmt;
 
@@ -32,6 +32,7 @@ impl Verdict {
 /// Finds what no correct pool could have answered.
 pub fn check(history: &History) -> Verdict {
     let mut violations = pages::check(history);
+    violations.extend(keys::check(history));
     let mut words: HashMap<u64, Vec<WordOp<'_>>> = HashMap::new();
     for event in &history.events {
         if let Err(why) = split(event, &mut words) {
@@ -74,6 +75,8 @@ fn split<'e>(event: &'e Event, words: &mut HashMap<u64, Vec<WordOp<'e>>>) -> Res
         (Action::Alloc { pages }, Outcome::Pages(got)) if got.len() as u64 == *pages => {}
         (Action::Alloc { .. } | Action::Free { .. }, _) if failed => {}
         (Action::Free { .. }, Outcome::Done) => {}
+        // Whether these fit is judged with the key.
+        (Action::Key { .. }, _) => {}
         _ => return Err("the answer does not fit what was asked"),
     }
     Ok(())

@@ -76,7 +76,7 @@ fn accessed(history: &History, event: &Event) -> Option<impl Iterator<Item = u64
         Action::Read { at, words } => (*at, u64::from(*words)),
         Action::Write { at, values } => (*at, values.len() as u64),
         Action::Cas { at, .. } => (*at, 1),
-        Action::Alloc { .. } | Action::Free { .. } => return None,
+        Action::Alloc { .. } | Action::Free { .. } | Action::Key { .. } => return None,
     };
     let last = at + words.max(1) * 8 - 1;
     Some(at >> history.page_shift..=last >> history.page_shift)

@@ -1,6 +1,6 @@
 //! What a violation looks like to whoever has to find its cause.
 
-use super::{Action, Event, NEVER, Outcome, value};
+use super::{Action, Ask, Event, NEVER, Outcome, value};
 use std::fmt;
 
 /// Which promise was broken.
@@ -30,6 +30,8 @@ pub enum Kind {
     AllocatedTwice,
     /// The same page was freed twice, successfully.
     FreedTwice,
+    /// There is no order of what was done to a key of a hash table that explains all answers.
+    NoOrder,
     /// The answer does not fit what was asked.
     Malformed,
 }
@@ -96,14 +98,27 @@ fn describe(event: &Event, word: u64) -> String {
         Action::Cas { old, new, .. } => format!("cas {} -> {}", short(*old), short(*new)),
         Action::Alloc { pages } => format!("alloc {pages}"),
         Action::Free { page } => format!("free p{page:x}"),
+        Action::Key { key, ask } => format!("key {key}: {}", asked_of_key(ask)),
     };
     let got = match (&event.outcome, &event.action) {
         (Outcome::Values(values), Action::Read { at, .. }) => nth(*at, values),
         (Outcome::Was(was), _) => format!("was {}", short(*was)),
         (Outcome::Pages(pages), _) => format!("{pages:x?}"),
         (Outcome::Done | Outcome::Values(_), _) => "done".into(),
+        (Outcome::Found(found), _) => found.map_or("absent".into(), short),
+        (Outcome::Told(told), _) => if *told { "yes" } else { "no" }.into(),
         (Outcome::Gone, _) => "no such page".into(),
         (Outcome::Unknown(reason), _) => format!("unknown: {reason}"),
     };
     format!("{asked}: {got}")
+}
+
+fn asked_of_key(ask: &Ask) -> String {
+    let name = |value: &Option<u64>| value.map_or("absent".into(), short);
+    match ask {
+        Ask::Get => "get".into(),
+        Ask::Put(value) => format!("put {}", short(*value)),
+        Ask::Remove => "remove".into(),
+        Ask::Swap { old, new } => format!("swap {} -> {}", name(old), name(new)),
+    }
 }

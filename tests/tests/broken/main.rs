@@ -23,6 +23,8 @@ enum Load {
     Restless,
     /// Four clients of two threads in the rack of the only page.
     Crowded,
+    /// Four clients of two threads on a hash table in their rack.
+    Table,
 }
 
 fn run(mistake: Option<&'static str>, load: Load, seconds: f64) -> Verdict {
@@ -30,11 +32,20 @@ fn run(mistake: Option<&'static str>, load: Load, seconds: f64) -> Verdict {
     let still = vec!["--swap-watermark", "1e18", "--heat-half-life", "1ms"];
     let (shape, pages, racks) = match load {
         Load::Restless => (shape, 3, [0, 0, 1, 1]),
-        Load::Crowded => (Shape { edge: 1, daemon: still, ..shape }, 1, [0; 4]),
+        Load::Crowded | Load::Table => (Shape { edge: 1, daemon: still, ..shape }, 1, [0; 4]),
     };
     let cluster = Cluster::start(shape);
-    let pages = cluster.make_pages(0, pages + 1);
-    for client in racks.map(|rack| cluster.client(rack, &pages, 2, seconds)) {
+    let clients = match load {
+        Load::Table => {
+            let table = cluster.make_table(0);
+            racks.map(|rack| cluster.table_client(rack, &table, 2, seconds))
+        }
+        _ => {
+            let pages = cluster.make_pages(0, pages + 1);
+            racks.map(|rack| cluster.client(rack, &pages, 2, seconds))
+        }
+    };
+    for client in clients {
         client.finish();
     }
     let verdict = cluster.judge();
@@ -78,10 +89,31 @@ fn a_compare_and_swap_by_read_and_write_is_caught() {
 }
 
 #[test]
+fn a_split_that_does_not_freeze_what_it_moves_is_caught() {
+    is_caught("dht-freeze", Load::Table, &[NoOrder]);
+}
+
+#[test]
+fn a_reader_that_uses_half_of_a_split_slot_is_caught() {
+    is_caught("dht-both", Load::Table, &[NoOrder]);
+}
+
+#[test]
+fn a_replaced_record_that_is_still_used_is_caught() {
+    is_caught("dht-invalidate", Load::Table, &[NoOrder]);
+}
+
+#[test]
+fn a_chain_that_is_read_while_it_changes_is_caught() {
+    is_caught("dht-confirm", Load::Table, &[NoOrder]);
+}
+
+#[test]
 fn without_a_mistake_nothing_is_found() {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for programs in [None, Some("")] {
         run(programs, Load::Restless, 4.0).expect_none();
         run(programs, Load::Crowded, 2.0).expect_none();
+        run(programs, Load::Table, 2.0).expect_none();
     }
 }

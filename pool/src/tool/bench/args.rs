@@ -2,6 +2,7 @@
 
 use super::pattern::Pattern;
 use super::run::{Case, Timing};
+use super::ycsb::YcsbArgs;
 use crate::tool::units::{Steps, parse_size, parse_steps};
 use crate::tool::{MasterArg, ToolError};
 use clap::{Args, Subcommand, ValueEnum};
@@ -25,6 +26,8 @@ pub(crate) enum Which {
     Floor(CaseArgs),
     /// Allocate pages in a rack and print their ids, for `rcmp bench --pages` on hosts of other racks.
     Fill(FillArgs),
+    /// Measure the workloads of YCSB on a hash table in the pool, and on Redis and memcached beside it.
+    Ycsb(Box<YcsbArgs>),
 }
 
 #[derive(Debug, Args)]

@@ -49,6 +49,14 @@ impl Sequence {
         Self { items: (0..DRAWS).map(draw).map(|item| item as u32).collect(), payload }
     }
 
+    /// Numbers from 0 to `items`, the small ones most often: Zipf, not scattered.
+    pub fn ranks(items: u64) -> Self {
+        let items = items.clamp(1, u64::from(u32::MAX));
+        let (mut random, zipf) = (Random(0x1234_5678_9abc), Zipf::new(items));
+        let draw = |_| zipf.rank(random.unit()).min(items - 1) as u32;
+        Self { items: (0..DRAWS).map(draw).collect(), payload: 1 }
+    }
+
     /// What `address` makes of the offsets.
     pub fn addresses(&self, address: impl Fn(u64) -> u64) -> Vec<u64> {
         self.items.iter().map(|item| address(u64::from(*item) * self.payload)).collect()
@@ -87,10 +95,14 @@ impl Zipf {
 }
 
 /// splitmix64.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn new(seed: u64) -> Self {
+        Self(mix(seed + 1))
+    }
+
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
@@ -99,7 +111,7 @@ impl Random {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }

@@ -9,8 +9,13 @@
 //!     T threads (recorded as W, W + 1, ...) use the pages, all but the last: that is the board on which
 //!     threads tell each other of pages of their own; most of all the E words at either end. Prints "ready" before it begins, and in the end how
 //!     many operations there were and how many of them failed.
+//! e2e-history make-table master=HOST:PORT rack=N
+//!     makes a hash table, prints where its root is
+//! e2e-history table master=HOST:PORT rack=N root=R dir=DIR writer=W threads=T seconds=S seed=X
+//!     the same with the keys of a table
 //! ```
 
+mod table;
 mod work;
 
 use e2e::history::value::WRITERS;
@@ -31,6 +36,11 @@ fn main() {
     match command.as_str() {
         "make" => make(&arguments),
         "run" => run(&arguments),
+        "make-table" => match pool::dht::Dht::create(&must_open(&door(&arguments))) {
+            Ok(table) => println!("{}", table.root().raw()),
+            Err(error) => fail(&error.to_string()),
+        },
+        "table" => run_on_table(&arguments),
         _ => fail("e2e-history make|run NAME=VALUE..."),
     }
 }
@@ -95,6 +105,29 @@ fn run(arguments: &Arguments) {
     std::thread::scope(|scope| {
         let start = |writer| {
             let mut worker = Worker::new(door.clone(), pool.clone(), &shared, &dir, writer, seed);
+            scope.spawn(move || worker.work(until))
+        };
+        for thread in (first..first + threads).map(start).collect::<Vec<_>>() {
+            sum += thread.join().unwrap_or_else(|_| fail("a thread panicked"));
+        }
+    });
+    println!("{} operations, {} failed", sum.operations, sum.failed);
+}
+
+fn run_on_table(arguments: &Arguments) {
+    let door = door(arguments);
+    let (first, threads): (u16, u16) = (arguments.number("writer"), arguments.number("threads"));
+    let (root, seed): (u64, u64) = (arguments.number("root"), arguments.number("seed"));
+    let dir = PathBuf::from(arguments.text("dir"));
+    // Some clients remember next to nothing, and always go by way of the segments.
+    let places = if first.is_multiple_of(3) { 1 } else { 4096 };
+    let opened = table::open(&door, root, places).unwrap_or_else(|error| fail(&error.to_string()));
+    println!("ready");
+    let until = Instant::now() + Duration::from_secs_f64(arguments.number("seconds"));
+    let mut sum = Tally::default();
+    std::thread::scope(|scope| {
+        let start = |writer| {
+            let mut worker = table::Worker::new(door.clone(), opened.clone(), &dir, writer, seed);
             scope.spawn(move || worker.work(until))
         };
         for thread in (first..first + threads).map(start).collect::<Vec<_>>() {
