@@ -52,6 +52,13 @@ pub struct Options {
     /// How to talk to other racks.
     #[arg(long, value_enum, default_value_t = Way::Auto)]
     pub transport: Way,
+    /// The RDMA device to use, as `rdma link` calls it. Default: the one that has the address of --listen, else
+    /// the first whose port is up.
+    #[arg(long, value_name = "NAME")]
+    pub rdma_device: Option<String>,
+    /// How long to look for the end of an access by RDMA before sleeping.
+    #[arg(long, value_name = "TIME", default_value = "50us", value_parser = parse_duration)]
+    pub rdma_spin: Duration,
     /// How long to wait for another rack, or the master, before that is an error.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub deadline: Duration,
@@ -60,8 +67,10 @@ pub struct Options {
 /// How racks talk to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Way {
-    /// The best there is.
+    /// RDMA to racks that have it too, if there is a device here; TCP to all others.
     Auto,
+    /// As auto, but the daemon does not start without a device.
+    Rdma,
     /// TCP.
     Tcp,
 }

@@ -309,7 +309,7 @@ impl Heart {
     fn beat(&mut self) {
         let node = Arc::clone(&self.node);
         let stats = node.stats(self.clients.load(Ordering::Relaxed));
-        match node.member.beat(stats, node.remote.oldest_swap()) {
+        match node.member.beat(stats, node.remote.oldest_swap(), node.ctx.transport.ways()) {
             Ok(racks) => self.heard(&racks),
             Err(MasterError::Refused(ClusterError::NotJoined(_))) => self.rejoin(),
             Err(error) if !self.silent => {

@@ -5,6 +5,8 @@
 //!   away first changes the page's state and then takes the list, so no reference is missed.
 //! - A holder accesses this rack's memory only with its key ([`Session`]); a key is withdrawn only while
 //!   no access by it is under way. All that a withdrawn key was listed for is worthless, and skipped.
+//! - Accesses by messages hold the key's lock; one-sided ones go by a link that is for one key
+//!   ([`fabric`](pool::transport::fabric)), made under that lock, and destroyed before another key takes its place.
 //!
 //! Knows nothing of how references are asked for or taken back by messages.
 //!
@@ -150,13 +152,25 @@ impl Holders {
         self.sessions.read().get(&holder).is_some_and(|session| *session.key.read() == key)
     }
 
-    /// Withdraws the key of `holder`, once no access by it is under way. `only`: if that is its key.
-    pub fn fence(&self, holder: RackId, only: Option<u64>) {
-        let Some(session) = self.sessions.read().get(&holder).cloned() else { return };
+    /// Withdraws the key of `holder`, once no access by it is under way. `only`: if that is its key. `cut` ends
+    /// the accesses that this list does not see, and comes before the key counts as withdrawn.
+    /// Returns what was withdrawn.
+    pub fn fence(&self, holder: RackId, only: Option<u64>, cut: impl FnOnce()) -> Option<u64> {
+        let session = self.sessions.read().get(&holder).cloned()?;
         let mut key = session.key.write();
-        if only.is_none_or(|only| only == *key) {
-            *key = random_key(*key);
+        if only.is_some_and(|only| only != *key) {
+            return None;
         }
+        cut();
+        let new = random_key(*key);
+        Some(std::mem::replace(&mut *key, new))
+    }
+
+    /// Calls `with` with the key of `holder`, which remains that for as long as it takes.
+    pub fn with_key<T>(&self, holder: RackId, with: impl FnOnce(u64) -> T) -> T {
+        let session = self.session(holder);
+        let key = session.key.read();
+        with(*key)
     }
 
     /// Calls `access` if `at` is a right that is valid, which it remains for as long as that takes.
@@ -200,9 +214,9 @@ mod tests {
         let key = *session.key.read();
         let at = RemoteAt { offset: 0, key, holder: PEER };
         assert_eq!(holders.with_right(at, || 5), Some(5));
-        holders.fence(PEER, Some(key ^ 1));
+        holders.fence(PEER, Some(key ^ 1), || panic!("another key was meant"));
         assert_eq!(holders.with_right(at, || 5), Some(5), "another key was meant");
-        holders.fence(PEER, Some(key));
+        holders.fence(PEER, Some(key), || ());
         assert_eq!(holders.with_right(at, || 5), None);
         assert_eq!(holders.with_right(RemoteAt { holder: RackId(8), ..at }, || 5), None);
     }
@@ -216,7 +230,7 @@ mod tests {
         std::thread::scope(|scope| {
             let fenced = holders.with_right(at, || {
                 let fence = scope.spawn(|| {
-                    holders.fence(PEER, None);
+                    holders.fence(PEER, None, || ());
                     done.load(std::sync::atomic::Ordering::SeqCst)
                 });
                 std::thread::sleep(std::time::Duration::from_millis(20));

@@ -16,6 +16,7 @@ mod migrate;
 mod objects;
 mod pulse;
 mod racks;
+pub mod reach;
 mod recover;
 mod remote;
 mod rings;

@@ -3,6 +3,7 @@
 
 use clap::Parser;
 use daemon::cli::Options;
+use daemon::reach::Reach;
 use daemon::{ClusterDaemon, DaemonError};
 use nix::sys::signal::{SigSet, Signal};
 use pool::addr::RackId;
@@ -44,7 +45,8 @@ fn run(options: &Options) -> Result<(), String> {
     let tcp = TcpConfig { me: Some(me), cluster: 0, deadline: options.deadline };
     let tcp = Tcp::new(tcp).map_err(|e| refused(DaemonError::Thread(e)))?;
     tcp.set_addr(NodeId::Master, options.master.clone());
-    let daemon = ClusterDaemon::start(config, tcp.clone()).map_err(refused)?;
+    let mut reach = Reach::find(options, addr.ip(), tcp.clone())?;
+    let daemon = ClusterDaemon::start(config, reach.transport()).map_err(refused)?;
     tcp.set_cluster(daemon.cluster().id);
     let watched = Arc::downgrade(&daemon);
     tcp.set_watch(Box::new(move |node| {
@@ -54,6 +56,7 @@ fn run(options: &Options) -> Result<(), String> {
     }));
     let handler: Arc<dyn Handler> = daemon.clone();
     let server = tcp.serve(listener, me, handler).map_err(|e| format!("cannot serve at {addr}: {e}"))?;
+    reach.attach(&daemon)?;
     let size = Bytes(daemon.region().geometry().data_bytes());
     println!("rcmp-daemon: rack {}, {size} in {}, listening on {addr}", options.rack, options.cxl.display());
     ends.wait().map_err(|e| format!("cannot wait for signals: {e}"))?;

@@ -79,9 +79,9 @@ impl Member {
     }
 
     /// Gives a sign of life; gets the racks there are.
-    pub fn beat(&self, stats: RackStats, oldest_swap: u64) -> Result<Vec<Rack>, MasterError> {
+    pub fn beat(&self, stats: RackStats, oldest_swap: u64, ways: String) -> Result<Vec<Rack>, MasterError> {
         let (rack, incarnation) = self.id();
-        match self.ask(ClusterRequest::Beat { rack, incarnation, stats, oldest_swap })? {
+        match self.ask(ClusterRequest::Beat { rack, incarnation, stats, oldest_swap, ways })? {
             ClusterReply::Racks(racks) => Ok(racks),
             _ => Err(MISMATCH),
         }

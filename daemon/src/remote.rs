@@ -53,8 +53,10 @@ use std::time::{Duration, Instant};
 use table::{Link, Surplus, Table};
 use timer::Timer;
 
-/// How long a home waits for the holders of references to give them up, before it withdraws their keys.
-const REVOKE_PATIENCE: Duration = Duration::from_millis(300);
+/// How long a home waits for the holders of references to give them up, before it withdraws their keys: this
+/// part of the deadline, but not less than [`PATIENCE_MIN`].
+const PATIENCE_PART: u32 = 16;
+const PATIENCE_MIN: Duration = Duration::from_millis(300);
 /// Pages in one message about many.
 const BATCH: usize = 4096;
 
@@ -269,21 +271,23 @@ impl Remote {
         let mut counts = left.0.lock();
         let waiting =
             |counts: &mut HashMap<RackId, usize>| counts.values().any(|n| *n > 0 && *n < usize::MAX / 2);
-        left.1.wait_while_for(&mut counts, waiting, REVOKE_PATIENCE);
+        let patience = (self.context.deadline / PATIENCE_PART).max(PATIENCE_MIN);
+        left.1.wait_while_for(&mut counts, waiting, patience);
         let silent: Vec<RackId> = counts.iter().filter(|(_, n)| **n > 0).map(|(holder, _)| *holder).collect();
         drop(counts);
         for holder in silent {
             log::warn!(
                 "rack {holder} does not give up its references to pages of this rack: its key is withdrawn"
             );
-            self.holders.fence(holder, None);
+            self.fence(holder, None);
         }
     }
 
     /// The daemon of that rack was lost, or has started anew: our references to its pages are worthless, and
     /// so are its references to ours; swaps with it are to be settled.
     pub fn peer_lost(self: &Arc<Self>, rack: RackId) {
-        self.holders.fence(rack, None);
+        self.fence(rack, None);
+        self.context.transport.unlink(NodeId::Daemon(rack), None);
         let mut waiting = Vec::new();
         for mut shard in self.table.shards() {
             for (page, entry) in shard.iter_mut().filter(|(_, entry)| entry.home == Some(rack)) {

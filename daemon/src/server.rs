@@ -134,6 +134,9 @@ impl Node {
             PeerRequest::Sync { runs } => {
                 self.for_peer(answer, move |node| node.ctx.frames.sync(&runs).map(|()| PeerReply::Done));
             }
+            PeerRequest::Link { holder, offer } => {
+                self.for_peer(answer, move |node| node.remote.serve_link(holder, &offer));
+            }
             of_pages => {
                 Remote::serve_peer(&self.remote, of_pages, Box::new(move |result| answer.answer(result)));
             }

@@ -103,7 +103,7 @@ fn trim(frames: &FrameTable, range: Range<u64>) -> bool {
             state.zero.insert(range);
         }
     });
-    if !given {
+    if !given && frames.region().returns_memory() {
         log::warn!("{}: the system takes no memory back", frames.region().name());
     }
     given

@@ -96,7 +96,9 @@ impl ClusterState {
         match request {
             ClusterRequest::Describe => Ok(ClusterReply::Cluster(self.cluster)),
             ClusterRequest::Join(join) => self.join(join),
-            ClusterRequest::Beat { rack, incarnation, stats, .. } => self.beat(rack, incarnation, stats),
+            ClusterRequest::Beat { rack, incarnation, stats, ways, .. } => {
+                self.beat(rack, incarnation, stats, ways)
+            }
             ClusterRequest::Leave { rack, incarnation } => self.leave(rack, incarnation),
             ClusterRequest::TakeBlock { rack, incarnation } => self.take_block(rack, incarnation),
             ClusterRequest::Locate { pages } => Ok(self.locate(&pages)),
@@ -143,10 +145,16 @@ impl ClusterState {
         Ok(ClusterReply::Cluster(self.cluster))
     }
 
-    fn beat(&self, rack: RackId, incarnation: u64, stats: RackStats) -> Result<ClusterReply, ClusterError> {
+    fn beat(
+        &self,
+        rack: RackId,
+        incarnation: u64,
+        stats: RackStats,
+        ways: String,
+    ) -> Result<ClusterReply, ClusterError> {
         let now = self.clock.elapsed();
         let mut members = self.members.lock();
-        members.racks.beat(rack, incarnation, stats, now)?;
+        members.racks.beat(rack, incarnation, stats, ways, now)?;
         if stats.clients > 0 {
             members.sweeper.used();
         }

@@ -100,10 +100,11 @@ impl Racks {
         rack: RackId,
         incarnation: u64,
         stats: RackStats,
+        ways: String,
         now: Duration,
     ) -> Result<(), ClusterError> {
         let known = self.serving(rack, incarnation)?;
-        known.stats = stats;
+        (known.stats, known.join.transport) = (stats, ways);
         known.presence = Presence::Heard(now);
         Ok(())
     }
@@ -186,7 +187,7 @@ mod tests {
     fn a_rack_in_use_is_refused_until_its_daemon_is_silent_for_five_seconds() {
         let mut racks = Racks::default();
         assert!(racks.join(join(3, 1), T0));
-        racks.beat(RackId(3), 1, RackStats::default(), after(1000)).unwrap();
+        racks.beat(RackId(3), 1, RackStats::default(), "tcp".into(), after(1000)).unwrap();
         let addr = "host:1".into();
         let in_use = Err(ClusterError::RackInUse { rack: RackId(3), addr });
         assert_eq!(racks.check(&join(3, 2), after(5999)), in_use);
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(racks.check(&join(3, 2), after(6000)), Ok(()));
         assert!(racks.join(join(3, 2), after(6000)));
         assert_eq!(
-            racks.beat(RackId(3), 1, RackStats::default(), after(6001)),
+            racks.beat(RackId(3), 1, RackStats::default(), "tcp".into(), after(6001)),
             Err(ClusterError::NotJoined(RackId(3)))
         );
     }
@@ -207,7 +208,9 @@ mod tests {
         let mut racks = Racks::default();
         racks.join(join(3, 1), T0);
         assert!(!racks.list(after(60_000))[0].alive);
-        racks.beat(RackId(3), 1, RackStats { free: 9, ..RackStats::default() }, after(60_000)).unwrap();
+        racks
+            .beat(RackId(3), 1, RackStats { free: 9, ..RackStats::default() }, "rdma:1".into(), after(60_000))
+            .unwrap();
         let listed = racks.list(after(60_001));
         assert!(listed[0].alive && listed[0].stats.free == 9);
         assert!(!racks.join(join(3, 1), after(60_002)), "it is the same daemon");
@@ -223,7 +226,7 @@ mod tests {
         assert!(!racks.list(T0)[0].alive);
         assert_eq!(racks.check(&join(3, 2), T0), Ok(()));
         assert_eq!(
-            racks.beat(RackId(3), 1, RackStats::default(), T0),
+            racks.beat(RackId(3), 1, RackStats::default(), "tcp".into(), T0),
             Err(ClusterError::NotJoined(RackId(3)))
         );
     }
@@ -234,7 +237,7 @@ mod tests {
         racks.remember(join(3, 1));
         assert!(!racks.list(T0)[0].alive);
         assert_eq!(
-            racks.beat(RackId(3), 1, RackStats::default(), T0),
+            racks.beat(RackId(3), 1, RackStats::default(), "tcp".into(), T0),
             Err(ClusterError::NotJoined(RackId(3)))
         );
         assert!(racks.join(join(3, 1), T0), "it is new to this term");
@@ -260,7 +263,7 @@ mod tests {
         racks.join(join(2, 1), T0);
         assert_eq!(racks.quiet(T0), Some(vec![RackId(1), RackId(2)]));
         let busy = RackStats { clients: 1, ..RackStats::default() };
-        racks.beat(RackId(2), 1, busy, T0).unwrap();
+        racks.beat(RackId(2), 1, busy, "tcp".into(), T0).unwrap();
         assert_eq!(racks.quiet(T0), None);
         racks.leave(RackId(2), 1).unwrap();
         assert_eq!(racks.quiet(T0), None, "its clients may still be there");

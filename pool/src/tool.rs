@@ -10,6 +10,7 @@ mod link;
 mod shell;
 mod status;
 mod units;
+mod wipe;
 
 use crate::dht::DhtError;
 use crate::error::PoolError;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Show each rack: how full it is, and what its clients do.
     Status(status::StatusArgs),
+    /// Give up the pool on a device, or in a file, so that another can be made there.
+    Wipe(wipe::WipeArgs),
     /// Copy a file or a directory tree of a mounted rchfs without copying its data.
     Clone(clone::CloneArgs),
     /// Measure reads and writes of the pool, or of bare memory.
@@ -60,6 +63,8 @@ enum ToolError {
     Refused(String, ClusterError),
     #[error("{0} gave an answer that does not fit the question; is it an rcmp-master of this version?")]
     Mismatch(String),
+    #[error("{0}")]
+    Region(String),
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
     #[error(transparent)]
@@ -76,6 +81,7 @@ enum ToolError {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Status(arguments) => status::run(&arguments),
+        Command::Wipe(arguments) => wipe::run(&arguments),
         Command::Clone(arguments) => clone::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Dht(arguments) => dht::run(&arguments),

@@ -4,21 +4,28 @@
 //! [`Route`] joins two transports. Whoever sends does not know the difference.
 //!
 //! Besides messages a transport reads and writes the memory of other racks ([`Transport::start_read`]):
-//! one-sided where the hardware can, by a message to the daemon there where it cannot.
+//! one-sided where the hardware can ([`fabric`]), by a message to the daemon there where it cannot. [`Racks`]
+//! decides that for each rack.
 
+pub mod fabric;
 pub mod fault;
 mod local;
+mod racks;
+#[cfg(feature = "rdma")]
+pub mod rdma;
 mod ring;
 mod route;
 pub mod tcp;
 
 pub use local::Local;
+pub use racks::Racks;
 pub use ring::{RingError, RingTransport};
 pub use route::Route;
 pub use tcp::{Tcp, TcpConfig};
 
 use crate::proto::peer::{PeerReply, PeerRequest, RemoteAt};
 use crate::proto::{NodeId, Reply, Request};
+use fabric::broken;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -85,6 +92,54 @@ pub trait Transport: Send + Sync {
             _ => Err(TransportError::Mismatch(to)),
         };
         self.start(to, request, Box::new(move |reply| done(reply.and_then(take))));
+    }
+
+    /// Accepts one-sided access by `from`, which offers a link; what it is to be told. Until
+    /// [`cut`](Self::cut). Replaces any before it.
+    ///
+    /// # Errors
+    /// A sentence, if there is none here.
+    fn accept_link(&self, from: NodeId, offer: &[u8]) -> Result<Vec<u8>, String> {
+        let _ = (from, offer);
+        Err("the other daemon has no RDMA".into())
+    }
+
+    /// Ends one-sided access by `from`. When this returns none is under way, and none can begin until the next
+    /// [`accept_link`](Self::accept_link).
+    fn cut(&self, from: NodeId) {
+        let _ = from;
+    }
+
+    /// One-sided access to `to`, by `key` if that is given, is over: what is under way fails. It may be tried anew.
+    fn unlink(&self, to: NodeId, key: Option<u64>) {
+        let _ = (to, key);
+    }
+
+    /// Whether [`fetch`](Self::fetch) from there may succeed now.
+    fn can_fetch(&self, from: NodeId) -> bool {
+        let _ = from;
+        false
+    }
+
+    /// Whether `to` may be able to [fetch](Self::fetch) from here now.
+    fn can_lend(&self, to: NodeId) -> bool {
+        let _ = to;
+        false
+    }
+
+    /// Copies `len` bytes at `at` of the region of the daemon `from` to `into` of this one's, one-sided.
+    ///
+    /// # Errors
+    /// [`TransportError`], if that cannot be done; what is at `into` is then unspecified, but does not change any
+    /// more.
+    fn fetch(&self, from: NodeId, at: u64, into: u64, len: u64) -> Result<(), TransportError> {
+        let _ = (at, into, len);
+        Err(broken(from, "there is none here"))
+    }
+
+    /// How other daemons are reached, for people.
+    fn ways(&self) -> String {
+        "tcp".into()
     }
 }
 

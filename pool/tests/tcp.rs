@@ -103,7 +103,13 @@ fn write(len: usize, fill: u8) -> Request {
 
 fn prepare(image: Image) -> Request {
     let token = pool::proto::cluster::SwapToken { rack: RackId(0), incarnation: 1, term: 1, number: 1 };
-    Request::Peer(PeerRequest::Prepare { token, page: image.page, heat: 1.5, victim: Some(image) })
+    Request::Peer(PeerRequest::Prepare {
+        token,
+        page: image.page,
+        heat: 1.5,
+        victim: Some(image),
+        lend: false,
+    })
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Shape {
     pub racks: u16,
     /// The size of each rack's region, as on the command line.
     pub size: &'static str,
+    /// The devices that the racks' memory is, all of each; files if there are none.
+    pub devices: Vec<&'static str>,
     /// Further options of the daemons.
     pub daemon: Vec<&'static str>,
     /// Further options of the master.
@@ -42,7 +44,7 @@ impl Shape {
     pub fn restless(racks: u16) -> Self {
         let daemon = vec!["--swap-watermark", "0.1", "--heat-half-life", "1s", "--swap-reserve", "2M"];
         let master = vec!["--page-size", "4K"];
-        Self { racks, size: "32M", daemon, master, mistake: None, edge: 16 }
+        Self { racks, size: "32M", devices: Vec::new(), daemon, master, mistake: None, edge: 16 }
     }
 
     /// A program that can make mistakes, if one is wanted, or that of this build.
@@ -105,8 +107,11 @@ impl Cluster {
         &self.daemons[usize::from(rack)]
     }
 
-    /// The file of a rack's region.
+    /// The file or the device of a rack's region.
     pub fn region(&self, rack: u16) -> PathBuf {
+        if let Some(device) = self.shape.devices.get(usize::from(rack)) {
+            return device.into();
+        }
         self.regions.path().join(format!("rack{rack}"))
     }
 
@@ -123,10 +128,31 @@ impl Cluster {
         let (number, region) = (rack.to_string(), self.region(rack));
         let region = region.to_str().expect("the path is text");
         let mut arguments = vec!["--master", self.master(), "--listen", "127.0.0.1:0", "--rack", &number];
-        arguments.extend(["--cxl", region, "--cxl-size", self.shape.size]);
+        let size = if self.shape.devices.is_empty() { self.shape.size } else { "0" };
+        arguments.extend(["--cxl", region, "--cxl-size", size]);
         arguments.extend(&self.shape.daemon);
         arguments.extend(more);
         Server::start(self.shape.rcmp_daemon(), &arguments, &self.top.path().join(format!("rack{rack}.log")))
+    }
+
+    /// Starts a daemon for another rack, with all of the memory at `region`.
+    ///
+    /// # Errors
+    /// As [`start_daemon`](Self::start_daemon).
+    pub fn start_another(&self, rack: u16, region: &str, more: &[&str]) -> Result<Server, Refused> {
+        let number = rack.to_string();
+        let mut arguments = vec!["--master", self.master(), "--rack", &number, "--cxl", region];
+        arguments.extend(more);
+        Server::start(self.shape.rcmp_daemon(), &arguments, &self.top.path().join(format!("rack{rack}.log")))
+    }
+
+    /// Kills a rack's daemon with SIGKILL and starts one with these options, in the place of the usual ones, on what
+    /// it left.
+    pub fn replace_daemon(&mut self, rack: u16, options: &[&'static str]) {
+        self.daemons[usize::from(rack)].kill();
+        let usual = std::mem::replace(&mut self.shape.daemon, options.to_vec());
+        self.daemons[usize::from(rack)] = must(self.start_daemon(rack, &[]));
+        self.shape.daemon = usual;
     }
 
     /// Kills a rack's daemon with SIGKILL and starts another one on what it left.
@@ -193,14 +219,27 @@ impl Cluster {
         self.top.path().join("histories")
     }
 
-    /// What `rcmp status --json` says of each rack under `name`.
+    /// What `rcmp status --json` says of each rack under `name`, a number.
     pub fn counts(&self, name: &str) -> Vec<u64> {
+        let count = |value: serde_json::Value| value.as_u64().unwrap_or_else(|| panic!("{name} is {value}"));
+        self.racks(name).into_iter().map(count).collect()
+    }
+
+    /// What `rcmp status --json` says of each rack under `name`, a text.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => text,
+            other => panic!("{name} is {other}"),
+        };
+        self.racks(name).into_iter().map(text).collect()
+    }
+
+    fn racks(&self, name: &str) -> Vec<serde_json::Value> {
         let mut command = run::command(binary::rcmp().to_str().expect("the path is text"), ["status"]);
         let text = run::ok(command.args(["--json", "--master", self.master()]));
-        let status: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
-        let racks = status["racks"].as_array().expect("it lists the racks");
-        let count = |rack: &serde_json::Value| rack[name].as_u64();
-        racks.iter().map(|rack| count(rack).unwrap_or_else(|| panic!("no {name} in {rack}"))).collect()
+        let mut status: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let racks = status["racks"].as_array_mut().expect("it lists the racks");
+        racks.iter_mut().map(|rack| rack[name].take()).collect()
     }
 
     /// What all processes said.

@@ -92,6 +92,25 @@ impl FrameTable {
         Image::new(departing.page, departing.kind, data)
     }
 
+    /// As [`image`](Self::image), to be fetched from where it lies.
+    pub fn image_to_fetch(&self, departing: &Departing) -> Image {
+        let offset = self.offset_of(departing.frame).unwrap_or_default();
+        Image::lent(departing.page, departing.kind, self.checksum(offset), offset)
+    }
+
+    /// CRC-32 of the frame at `offset`.
+    fn checksum(&self, offset: u64) -> u32 {
+        const PART: u64 = 64 << 10;
+        let size = self.region.geometry().page_size.bytes();
+        let (mut sum, mut part) = (crc32fast::Hasher::new(), Vec::new());
+        for at in (0..size).step_by(PART as usize) {
+            part.clear();
+            self.region.append(offset + at, (size - at).min(PART) as usize, &mut part);
+            sum.update(&part);
+        }
+        sum.finalize()
+    }
+
     /// The page stays.
     pub fn thaw(&self, departing: Departing) {
         self.describe(departing.page, State::Stable, departing.frame);
@@ -103,18 +122,40 @@ impl FrameTable {
         self.release(&[Span { page: page.raw(), frame: frame.0 as u64, count: 1 }]);
     }
 
-    /// Puts a page of another rack into a free frame, also one of the reserve.
+    /// As [`receive_by`](Self::receive_by), of what is not lent.
+    #[cfg(test)]
     pub fn receive(&self, image: &Image) -> Result<Arriving, Refusal> {
+        self.receive_by(image, |_, _| false)
+    }
+
+    /// Puts a page of another rack into a free frame, also one of the reserve. If the page is lent, `fetch` brings
+    /// it, from the first offset there to the second here; when that returns nothing more is stored here.
+    pub fn receive_by(
+        &self,
+        image: &Image,
+        fetch: impl FnOnce(u64, u64) -> bool,
+    ) -> Result<Arriving, Refusal> {
         let page = image.page;
         let frame = self.take_for(page)?;
-        if let Some(offset) = self.offset_of(frame) {
-            self.region.write(offset, &image.data);
+        let offset = self.offset_of(frame).unwrap_or_default();
+        let arriving = Arriving { page, frame, kind: image.kind };
+        match image.lent {
+            None => self.region.write(offset, &image.data),
+            Some(from) if !fetch(from, offset) => {
+                self.abandon(arriving);
+                return Err(Refusal::Busy);
+            }
+            Some(_) if self.checksum(offset) != image.crc => {
+                self.abandon(arriving);
+                return Err(Refusal::BadImage);
+            }
+            Some(_) => {}
         }
         if let Some(hints) = Frames::new(&self.region).hints(frame) {
             hints.store(hints_of(image.kind), Ordering::Relaxed);
         }
         self.describe(page, State::Coming, frame);
-        Ok(Arriving { page, frame, kind: image.kind })
+        Ok(arriving)
     }
 
     /// A free frame for `page`, of which there must be no copy here.

@@ -60,6 +60,7 @@ impl Remote {
         page: PageId,
         heat: f64,
         victim: Option<Image>,
+        lend: bool,
         answer: PeerAnswer,
     ) {
         {
@@ -71,7 +72,7 @@ impl Remote {
             guests.insert(token, Guest::Preparing { cancelled: false });
         }
         let remote = Arc::clone(self);
-        self.context.workers.run(move || match remote.prepare(token, page, heat, victim) {
+        self.context.workers.run(move || match remote.prepare(token, page, heat, victim, lend) {
             Ok(image) => {
                 let incarnation = remote.context.incarnation;
                 answer(Ok(PeerReply::Ready { image, incarnation }));
@@ -91,6 +92,7 @@ impl Remote {
         page: PageId,
         heat: f64,
         victim: Option<Image>,
+        lend: bool,
     ) -> Result<Image, Not> {
         let sound = |image: &Image| image.is_sound(self.page_size().bytes()) && image.page != page;
         if !victim.as_ref().is_none_or(sound) || heat.is_nan() {
@@ -110,7 +112,7 @@ impl Remote {
         self.swaps.at(Step::PageFrozen)?;
         self.revoke(&[page]);
         self.swaps.at(Step::PageRevoked)?;
-        let arriving = match victim.as_ref().map(|image| context.frames.receive(image)).transpose() {
+        let arriving = match victim.as_ref().map(|image| self.take_image(token.rack, image)).transpose() {
             Ok(arriving) => arriving,
             Err(refusal) => {
                 context.frames.thaw(departing);
@@ -118,7 +120,8 @@ impl Remote {
             }
         };
         self.swaps.at(Step::VictimReceived)?;
-        let image = context.frames.image(&departing);
+        let image =
+            if lend { context.frames.image_to_fetch(&departing) } else { context.frames.image(&departing) };
         self.hold(token, Prepared { page: departing, victim: arriving })?;
         self.swaps.at(Step::Ready)?;
         Ok(image)

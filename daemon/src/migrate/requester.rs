@@ -80,7 +80,7 @@ impl Remote {
 
     fn advance(self: &Arc<Self>, swap: &Swap, state: State) -> Result<State, Halt> {
         match state {
-            State::Begun => self.offer(),
+            State::Begun => self.offer(swap.home),
             State::Offering(offer) => self.prepare_at_home(swap, offer),
             State::Prepared(offer, image, home) => self.take_in(swap, offer, &image, home),
             State::Received(offer, arriving, home) => self.decide(swap, offer, arriving, home),
@@ -91,7 +91,7 @@ impl Remote {
     }
 
     /// Freezes a page that goes in return, if there is no room without.
-    fn offer(self: &Arc<Self>) -> Result<State, Halt> {
+    fn offer(self: &Arc<Self>, home: RackId) -> Result<State, Halt> {
         if self.context.frames.has_room() {
             return Ok(State::Offering(None));
         }
@@ -115,14 +115,15 @@ impl Remote {
         self.swaps.at(Step::VictimFrozen)?;
         self.revoke(&[victim]);
         self.swaps.at(Step::VictimRevoked)?;
-        let image = self.context.frames.image(&departing);
+        let image = self.image_for(home, &departing);
         Ok(State::Offering(Some((departing, image))))
     }
 
     fn prepare_at_home(&self, swap: &Swap, offer: Option<(Departing, Image)>) -> Result<State, Halt> {
         let (offer, victim) = offer.unzip();
         let Swap { token, page, home, heat } = *swap;
-        let request = PeerRequest::Prepare { token, page, heat, victim };
+        let lend = self.context.transport.can_fetch(NodeId::Daemon(home));
+        let request = PeerRequest::Prepare { token, page, heat, victim, lend };
         let reply = self.context.transport.call(NodeId::Daemon(home), Request::Peer(request));
         match reply {
             Ok(Reply::Peer(Ok(PeerReply::Ready { image, incarnation }))) => {
@@ -143,7 +144,7 @@ impl Remote {
         home: u64,
     ) -> Result<State, Halt> {
         let received = if image.page == swap.page && image.is_sound(self.page_size().bytes()) {
-            self.context.frames.receive(image)
+            self.take_image(swap.home, image)
         } else {
             Err(Refusal::BadImage)
         };
@@ -233,6 +234,28 @@ impl Remote {
     fn tell_home(&self, swap: &Swap, committed: bool) {
         let request = Request::Peer(PeerRequest::Finish { token: swap.token, committed });
         self.context.transport.start(NodeId::Daemon(swap.home), request, Box::new(|_| {}));
+    }
+
+    /// What a page of ours that is to go to `rack` holds, or where that can be fetched.
+    fn image_for(&self, rack: RackId, departing: &Departing) -> Image {
+        if self.context.transport.can_lend(NodeId::Daemon(rack)) {
+            self.context.frames.image_to_fetch(departing)
+        } else {
+            self.context.frames.image(departing)
+        }
+    }
+
+    /// Puts a page that `rack` sends into a frame.
+    pub(super) fn take_image(&self, rack: RackId, image: &Image) -> Result<Arriving, Refusal> {
+        let (from, size) = (NodeId::Daemon(rack), self.page_size().bytes());
+        let fetch = |at, into| match self.context.transport.fetch(from, at, into, size) {
+            Ok(()) => true,
+            Err(error) => {
+                log::debug!("page {} was not fetched: {error}", image.page);
+                false
+            }
+        };
+        self.context.frames.receive_by(image, fetch)
     }
 
     /// A page that was on its way is here.

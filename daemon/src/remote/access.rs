@@ -222,6 +222,8 @@ impl Remote {
     /// It is not known whether a write by this key has been done, or still will be.
     pub(super) fn doubt(self: &Arc<Self>, home: RackId, key: u64) {
         if self.doubts.raise(home, key) {
+            // The home is about to close it.
+            self.context.transport.unlink(NodeId::Daemon(home), Some(key));
             self.withdraw(home, key, Duration::from_millis(20));
         }
     }

@@ -11,6 +11,7 @@ use pool::addr::{GAddr, PageId, RackId};
 use pool::in_place::Why;
 use pool::proto::page::PageError;
 use pool::proto::peer::{PeerReply, PeerRequest, RemoteAt};
+use pool::proto::{NodeId, Request};
 use std::sync::Arc;
 
 /// Takes the answer to another daemon's request.
@@ -28,10 +29,14 @@ impl Remote {
             PeerRequest::ReadAt { at, len } => answer(self.serve_read(at, len)),
             PeerRequest::WriteAt { at, data } => answer(self.serve_write(at, &data)),
             PeerRequest::Cas { at, old, new } => answer(self.serve_cas(at, old, new)),
-            PeerRequest::Prepare { token, page, heat, victim } => {
-                self.serve_prepare(token, page, heat, victim, answer);
+            PeerRequest::Prepare { token, page, heat, victim, lend } => {
+                self.serve_prepare(token, page, heat, victim, lend, answer);
             }
             PeerRequest::Finish { token, committed } => self.serve_finish(token, committed, answer),
+            PeerRequest::Unlink { home, key } => {
+                self.context.transport.unlink(NodeId::Daemon(home), Some(key));
+                answer(Ok(PeerReply::Done));
+            }
             _ => answer(Err(PageError::Invalid("not a request about references or swaps".into()))),
         }
     }
@@ -54,7 +59,7 @@ impl Remote {
 
     fn serve_release(&self, holder: RackId, key: u64, pages: &[PageId]) -> PeerReply {
         if pages.is_empty() {
-            self.holders.fence(holder, Some(key));
+            self.fence(holder, Some(key));
         }
         pages.iter().for_each(|page| self.holders.release(holder, key, *page));
         PeerReply::Done
@@ -92,6 +97,27 @@ impl Remote {
             return Err(PageError::Unreachable(error.into()));
         }
         Ok(PeerReply::Done)
+    }
+
+    /// Lets another rack access this one's memory one-sided, by the key that it has now. May take long.
+    pub fn serve_link(&self, holder: RackId, offer: &[u8]) -> Result<PeerReply, PageError> {
+        let accept = |key| match self.context.transport.accept_link(NodeId::Daemon(holder), offer) {
+            Ok(answer) => Ok(PeerReply::Linked { key, answer }),
+            Err(why) => Err(PageError::Unreachable(why)),
+        };
+        self.holders.with_key(holder, accept)
+    }
+
+    /// Withdraws the key of `holder`; if `only` is given, only that one. When this returns no access by it is
+    /// under way.
+    pub(super) fn fence(&self, holder: RackId, only: Option<u64>) {
+        let (node, transport) = (NodeId::Daemon(holder), &self.context.transport);
+        let withdrawn = self.holders.fence(holder, only, || transport.cut(node));
+        if let (Some(key), None) = (withdrawn, only) {
+            // It did not ask for that, and would find out late.
+            let request = PeerRequest::Unlink { home: self.context.rack, key };
+            transport.start(node, Request::Peer(request), Box::new(|_| {}));
+        }
     }
 
     fn check_at(&self, at: RemoteAt, len: u64) -> Result<(), PageError> {

@@ -11,18 +11,25 @@
 
 mod backing;
 mod copy;
+mod dax;
 mod futex;
 mod open;
+mod wipe;
 
 pub use backing::Kind;
+#[cfg(feature = "rdma")]
+pub(crate) use backing::random_id;
+pub use dax::Dax;
 pub use futex::Slept;
 pub use open::{Found, RegionError, RegionSource, Spec};
+pub use wipe::{Wiped, wipe};
 
 use super::layout::{self, Geometry, Superblock};
 use super::protocol::SharedWord;
 use super::ring::protocol::RingWord;
 use crate::addr::RackId;
 use memmap2::MmapRaw;
+use parking_lot::RwLock;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -38,6 +45,8 @@ pub struct Region {
     kind: Kind,
     superblock: Superblock,
     name: String,
+    /// Whether its memory may be given back; held while that is being done.
+    gives_back: RwLock<bool>,
     /// Whether a [`ring::Server`](super::ring::Server) of this process serves the channels.
     served: AtomicBool,
 }
@@ -190,9 +199,27 @@ impl Region {
 
     /// Gives the memory under `range` back to the system; it then reads as zero. False if that was not
     /// done, because the system refused or because the region's kind keeps its memory
-    /// ([`Kind::returns_memory`]).
+    /// ([`Kind::returns_memory`]), or since it is to keep it ([`keep_memory`](Self::keep_memory)).
     pub fn punch_hole(&self, range: Range<u64>) -> bool {
-        self.kind.returns_memory() && range.end <= self.geometry().len && backing::punch(&self.file, range)
+        let gives_back = self.gives_back.read();
+        *gives_back && range.end <= self.geometry().len && backing::punch(&self.file, range)
+    }
+
+    /// Whether [`punch_hole`](Self::punch_hole) can do something.
+    pub fn returns_memory(&self) -> bool {
+        *self.gives_back.read()
+    }
+
+    /// From now on no memory is given back to the system: a device is to have access to it, which knows it by its
+    /// place, and would go on to use what was there when the region has got other memory.
+    pub fn keep_memory(&self) {
+        *self.gives_back.write() = false;
+    }
+
+    /// Where `offset` is, as a number, for devices that access the memory by themselves.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn device_address(&self, offset: u64) -> usize {
+        self.ptr(offset, 0, 1) as usize
     }
 
     /// Makes what is stored in `range` survive loss of power, where the region is a file on a disk.

@@ -32,6 +32,8 @@ pub enum ClusterRequest {
         stats: RackStats,
         /// Swaps of this rack with lower numbers are over.
         oldest_swap: u64,
+        /// How it reaches the other racks now, for people to read.
+        ways: String,
     },
     /// A daemon ends in order. Answered by [`ClusterReply::Done`].
     Leave {
@@ -139,7 +141,7 @@ pub struct RackJoin {
     pub region: String,
     /// A random number that the region got when it was made.
     pub region_id: u64,
-    /// How it talks to other racks: `tcp`, `rdma`.
+    /// How it reaches other racks, for people to read; as of the last sign of life.
     pub transport: String,
 }
 

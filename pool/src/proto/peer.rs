@@ -113,6 +113,8 @@ pub enum PeerRequest {
         heat: f64,
         /// The page that comes in return, if any, frozen.
         victim: Option<Image>,
+        /// Whether the requester can fetch the page from where it lies.
+        lend: bool,
     },
     /// The end of a prepared swap. Answered by [`PeerReply::Done`].
     Finish {
@@ -120,6 +122,22 @@ pub enum PeerRequest {
         token: SwapToken,
         /// Whether the pages have moved.
         committed: bool,
+    },
+    /// Accept a link for one-sided access by my key ([`fabric`](crate::transport::fabric)). Answered by
+    /// [`PeerReply::Linked`], or an error if there is no such access.
+    Link {
+        /// The rack that will have it.
+        holder: RackId,
+        /// What the transport there is to be told.
+        #[serde(with = "serde_bytes")]
+        offer: Vec<u8>,
+    },
+    /// I have withdrawn your key: a link to me for it is dead. Answered by [`PeerReply::Done`].
+    Unlink {
+        /// The rack whose memory it was a link to.
+        home: RackId,
+        /// The key.
+        key: u64,
     },
 }
 
@@ -155,6 +173,14 @@ pub enum PeerReply {
     Refused(Refusal),
     /// Done.
     Done,
+    /// The link is accepted, for accesses by this key.
+    Linked {
+        /// As in the [`Reference`].
+        key: u64,
+        /// What the transport here is to be told.
+        #[serde(with = "serde_bytes")]
+        answer: Vec<u8>,
+    },
 }
 
 /// What a holder needs to access a page of another rack.
@@ -187,21 +213,29 @@ pub struct Image {
     pub kind: PageKind,
     /// CRC-32 of `data`.
     pub crc: u32,
-    /// What it holds: a whole page.
+    /// What it holds: a whole page; nothing if it is lent.
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
+    /// Where in the sender's region it lies, to be [fetched](crate::transport::Transport::fetch) from there. It stays
+    /// frozen there until the swap is over.
+    pub lent: Option<u64>,
 }
 
 impl Image {
     /// `data` as the contents of `page`.
     pub fn new(page: PageId, kind: PageKind, data: Vec<u8>) -> Self {
         let crc = crc32fast::hash(&data);
-        Self { page, kind, crc, data }
+        Self { page, kind, crc, data, lent: None }
     }
 
-    /// Whether it is `len` bytes long, and as it was made.
+    /// What lies at `offset` of the sender's region, with that CRC-32, as the contents of `page`.
+    pub fn lent(page: PageId, kind: PageKind, crc: u32, offset: u64) -> Self {
+        Self { page, kind, crc, data: Vec::new(), lent: Some(offset) }
+    }
+
+    /// Whether it is `len` bytes long, and as it was made; of what is lent that is not known yet.
     pub fn is_sound(&self, len: u64) -> bool {
-        self.data.len() as u64 == len && crc32fast::hash(&self.data) == self.crc
+        self.lent.is_some() || self.data.len() as u64 == len && crc32fast::hash(&self.data) == self.crc
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a region is made of, as the operating system sees it: kinds of files, locks, space. Knows no
 //! layout.
 
+use super::dax::Dax;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -17,10 +18,7 @@ pub enum Kind {
     /// A file on a disk file system.
     DiskFile,
     /// A devdax device, such as `/dev/dax0.0`.
-    Devdax {
-        /// Size of the device in bytes.
-        size: u64,
-    },
+    Devdax(Dax),
 }
 
 impl Kind {
@@ -33,7 +31,7 @@ impl Kind {
 
     /// Whether what was never stored to is known to be zero.
     pub fn starts_zero(self) -> bool {
-        !matches!(self, Self::Devdax { .. })
+        !matches!(self, Self::Devdax(_))
     }
 
     /// Whether the contents can outlive the process.
@@ -49,7 +47,7 @@ const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
 pub fn kind_of(file: &File) -> io::Result<Option<Kind>> {
     let meta = file.metadata()?;
     if meta.file_type().is_char_device() {
-        return Ok(devdax_size(meta.rdev()).map(|size| Kind::Devdax { size }));
+        return Ok(Dax::of(meta.rdev()).map(Kind::Devdax));
     }
     if !meta.is_file() {
         return Ok(None);
@@ -62,16 +60,6 @@ pub fn kind_of(file: &File) -> io::Result<Option<Kind>> {
     check(rc)?;
     let in_memory = matches!(fs.f_type, TMPFS_MAGIC | RAMFS_MAGIC);
     Ok(Some(if in_memory { Kind::MemoryFile } else { Kind::DiskFile }))
-}
-
-/// The size of the devdax device with this number, from sysfs; `None` if it is no such device.
-fn devdax_size(rdev: u64) -> Option<u64> {
-    let dir = format!("/sys/dev/char/{}:{}", libc::major(rdev), libc::minor(rdev));
-    let bus = std::fs::read_link(format!("{dir}/subsystem")).ok()?;
-    if bus.file_name()? != "dax" {
-        return None;
-    }
-    std::fs::read_to_string(format!("{dir}/size")).ok()?.trim().parse().ok()
 }
 
 /// Bytes that the file system of `file` has room for.

@@ -2,16 +2,18 @@
 
 use super::Region;
 use super::backing::{self, Kind};
+use super::dax;
 use crate::addr::{PageSize, RackId};
 use crate::cxl::layout::{self, Geometry, SUPERBLOCK_FIXED, Superblock, SuperblockError};
 use crate::cxl::protocol::SharedWord;
 use crate::cxl::slots::ClientId;
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use parking_lot::RwLock;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use thiserror::Error;
 
 /// Where the memory of a region comes from.
@@ -68,6 +70,14 @@ pub enum RegionError {
         /// Who has it.
         holder: String,
     },
+    /// A devdax device that cannot be used as it is, or what could become one.
+    #[error("{name} {reason}")]
+    Device {
+        /// The device.
+        name: String,
+        /// Why not, and what to type.
+        reason: String,
+    },
     /// A directory, a pipe, a device that is not devdax.
     #[error("{name} is neither a file nor a devdax device")]
     WrongType {
@@ -75,7 +85,7 @@ pub enum RegionError {
         name: String,
     },
     /// The file has other contents.
-    #[error("{name} holds something that is not a pool; name another file, or remove this one")]
+    #[error("{name} holds something that is not a pool; name another, or {}", give_up(name))]
     NotAPool {
         /// The region.
         name: String,
@@ -83,7 +93,8 @@ pub enum RegionError {
     /// Another version of the software made the region.
     #[error(
         "{name} has version {found} of the layout and this program knows version {known}; \
-             use the program that made it, or remove the file to start empty"
+             use the program that made it, or {} to start empty",
+        give_up(name)
     )]
     Version {
         /// The region.
@@ -94,14 +105,18 @@ pub enum RegionError {
         known: u32,
     },
     /// The superblock's checksum is wrong.
-    #[error("the superblock of {name} is damaged; restore the file from a copy, or remove it to start empty")]
+    #[error(
+        "the superblock of {name} is damaged; restore it from a copy, or {} to start empty",
+        give_up(name)
+    )]
     Damaged {
         /// The region.
         name: String,
     },
     /// The file is shorter than its superblock says.
     #[error(
-        "{name} is cut short: {found} bytes of {needed}; restore the file from a copy, or remove it to start empty"
+        "{name} is cut short: {found} bytes of {needed}; restore it from a copy, or {} to start empty",
+        give_up(name)
     )]
     CutShort {
         /// The region.
@@ -113,7 +128,8 @@ pub enum RegionError {
     },
     /// The region has pages of another size.
     #[error(
-        "{name} was made with pages of {found}, not {wanted}; give page_size={found}, or remove the file to start empty"
+        "{name} was made with pages of {found}, not {wanted}; give page_size={found}, or {} to start empty",
+        give_up(name)
     )]
     PageSize {
         /// The region.
@@ -125,7 +141,8 @@ pub enum RegionError {
     },
     /// The region has another size.
     #[error(
-        "{name} was made for {found} bytes, not {wanted}; give size={found}, or remove the file to start empty"
+        "{name} was made for {found} bytes, not {wanted}; give size={found}, or {} to start empty",
+        give_up(name)
     )]
     Size {
         /// The region.
@@ -136,7 +153,10 @@ pub enum RegionError {
         wanted: u64,
     },
     /// The region is another rack's.
-    #[error("{name} belongs to rack {found}, not {wanted}")]
+    #[error(
+        "{name} belongs to rack {found}, not {wanted}; name that rack's own, or {} to start empty",
+        give_up(name)
+    )]
     Rack {
         /// The region.
         name: String,
@@ -147,8 +167,9 @@ pub enum RegionError {
     },
     /// The region is another cluster's.
     #[error(
-        "{name} belongs to cluster {found:032x}, not {wanted:032x}; join that one, name another file, \
-             or remove this one to start empty"
+        "{name} belongs to cluster {found:032x}, not {wanted:032x}; join that one, name another, \
+             or {} to start empty",
+        give_up(name)
     )]
     OtherCluster {
         /// The region.
@@ -173,7 +194,10 @@ pub enum RegionError {
         page_size: PageSize,
     },
     /// The file system or device is too small.
-    #[error("{name} needs {needed} bytes and there is room for {available}; give a smaller size")]
+    #[error(
+        "{name} needs {needed} bytes and there is room for {available}; give a smaller size{}",
+        or_larger(name)
+    )]
     NoRoom {
         /// The region.
         name: String,
@@ -263,7 +287,7 @@ fn at_place(place: Place, spec: &Spec) -> Result<(Region, Found), RegionError> {
         return Ok((place.map(found)?, Found::Region));
     }
     let geometry = match place.kind {
-        Kind::Devdax { size } => place.geometry_on_device(size, spec)?,
+        Kind::Devdax(dax) => place.geometry_on_device(dax.usable(), spec)?,
         _ => geometry_for(spec)?,
     };
     Ok((place.make(spec, geometry)?, Found::Nothing))
@@ -274,17 +298,31 @@ fn geometry_for(spec: &Spec) -> Result<Geometry, RegionError> {
         .ok_or(RegionError::Impossible { size: spec.size, page_size: spec.page_size })
 }
 
+/// How to give up the pool there.
+fn give_up(name: &str) -> String {
+    if dax::is_device(name) {
+        format!("give it up with `rcmp wipe {name}`")
+    } else {
+        "remove the file".into()
+    }
+}
+
+fn or_larger(name: &str) -> &'static str {
+    if dax::is_device(name) { ", or a larger device (`daxctl list` shows their sizes)" } else { "" }
+}
+
 /// An open file or device, before it is a region.
-struct Place {
+pub(super) struct Place {
     path: PathBuf,
-    kind: Kind,
+    pub(super) kind: Kind,
     /// Whether the file was not there before.
     made: bool,
     file: File,
 }
 
 impl Place {
-    fn open(path: &Path, make: bool) -> Result<Self, RegionError> {
+    pub(super) fn open(path: &Path, make: bool) -> Result<Self, RegionError> {
+        dax::refuse(path)?;
         let error = |source| RegionError::Open { name: path.display().to_string(), source };
         let made = make && !path.exists();
         let file = OpenOptions::new()
@@ -317,12 +355,12 @@ impl Place {
 
     fn len(&self) -> Result<u64, RegionError> {
         match self.kind {
-            Kind::Devdax { size } => Ok(size),
+            Kind::Devdax(dax) => Ok(dax.usable()),
             _ => Ok(self.file.metadata().map_err(self.os("stat"))?.len()),
         }
     }
 
-    fn lock(&self) -> Result<(), RegionError> {
+    pub(super) fn lock(&self) -> Result<(), RegionError> {
         if backing::lock(&self.file).map_err(self.os("lock"))? {
             return Ok(());
         }
@@ -340,14 +378,13 @@ impl Place {
         if self.len()? < layout::SUPERBLOCK_LEN {
             return Ok(None);
         }
-        let len =
-            if matches!(self.kind, Kind::Devdax { .. }) { layout::HUGE } else { layout::SUPERBLOCK_LEN };
+        let len = self.mapping(layout::SUPERBLOCK_LEN);
         MmapOptions::new().len(len as usize).map_raw(&self.file).map(Some).map_err(self.os("map"))
     }
 
     /// The superblock; `None` if this is a place to make a region in: a file that is empty or was never
     /// written to, or a device that begins with zeroes.
-    fn read_superblock(&self) -> Result<Option<Superblock>, RegionError> {
+    pub(super) fn read_superblock(&self) -> Result<Option<Superblock>, RegionError> {
         let name = self.name();
         let Some(map) = self.first_block()? else {
             return if self.len()? == 0 { Ok(None) } else { Err(RegionError::NotAPool { name }) };
@@ -373,6 +410,22 @@ impl Place {
         }
     }
 
+    /// How much to map to reach `len` bytes.
+    fn mapping(&self, len: u64) -> u64 {
+        if let Kind::Devdax(dax) = self.kind { dax.mapping(len) } else { len }
+    }
+
+    /// Makes this a place where nothing is: a file without contents, a device that begins with `len` zeroes.
+    pub(super) fn clear(&self, len: u64) -> Result<(), RegionError> {
+        if !matches!(self.kind, Kind::Devdax(_)) {
+            return self.file.set_len(0).map_err(self.os("empty"));
+        }
+        if let Some(map) = self.first_block()? {
+            (0..len / 8).for_each(|at| map_atomic(&map, at * 8).store(0, Ordering::Release));
+        }
+        Ok(())
+    }
+
     fn is_blank(&self, map: &MmapRaw) -> Result<bool, RegionError> {
         if (0..layout::SUPERBLOCK_LEN / 8).any(|at| map_word(map, at * 8) != 0) {
             return Ok(false);
@@ -380,7 +433,7 @@ impl Place {
         // Looking made the first block of a file in memory exist.
         let one_block = layout::SUPERBLOCK_LEN / 512;
         let blocks = self.file.metadata().map_err(self.os("stat"))?.blocks();
-        Ok(matches!(self.kind, Kind::Devdax { .. }) || blocks <= one_block)
+        Ok(matches!(self.kind, Kind::Devdax(_)) || blocks <= one_block)
     }
 
     fn compare(&self, found: &Superblock, spec: &Spec) -> Result<(), RegionError> {
@@ -415,7 +468,7 @@ impl Place {
     /// Makes a region here.
     fn make(self, spec: &Spec, geometry: Geometry) -> Result<Region, RegionError> {
         match self.kind {
-            Kind::Memfd | Kind::Devdax { .. } => {}
+            Kind::Memfd | Kind::Devdax(_) => {}
             Kind::MemoryFile | Kind::DiskFile => self.make_file(geometry.len)?,
         }
         let random = || backing::random_id().map_err(self.os("find a random number"));
@@ -451,7 +504,8 @@ impl Place {
 
     fn map(self, superblock: Superblock) -> Result<Region, RegionError> {
         let name = self.name();
-        let map = MmapOptions::new().len(superblock.geometry.len as usize).map_raw(&self.file);
+        let len = self.mapping(superblock.geometry.len);
+        let map = MmapOptions::new().len(len as usize).map_raw(&self.file);
         let map = map.map_err(self.os("map"))?;
         // Where huge pages are not to be had this is refused, or accepted without effect.
         match map.advise(Advice::HugePage) {
@@ -463,15 +517,19 @@ impl Place {
             log::debug!("{name}: stays mapped in children: {e}");
         }
         let (file, kind, served) = (self.file, self.kind, AtomicBool::new(false));
-        Ok(Region { map, file, kind, superblock, name, served })
+        let gives_back = RwLock::new(kind.returns_memory());
+        Ok(Region { map, file, kind, superblock, name, gives_back, served })
     }
 }
 
 /// The word at `at` of a mapping that is longer than that.
 fn map_word(map: &MmapRaw, at: u64) -> u64 {
+    map_atomic(map, at).load(Ordering::Acquire)
+}
+
+fn map_atomic(map: &MmapRaw, at: u64) -> &AtomicU64 {
     assert!(at.is_multiple_of(8) && at + 8 <= map.len() as u64);
-    // SAFETY: in bounds and aligned (asserted; a mapping starts at a page); shared memory is read by an
-    // atomic load.
-    unsafe { std::sync::atomic::AtomicU64::from_ptr(map.as_mut_ptr().add(at as usize).cast()) }
-        .load(Ordering::Acquire)
+    // SAFETY: in bounds and aligned (asserted; a mapping starts at a page), for as long as the mapping lives; shared
+    // memory is accessed by atomic operations.
+    unsafe { AtomicU64::from_ptr(map.as_mut_ptr().add(at as usize).cast()) }
 }
