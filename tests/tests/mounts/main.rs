@@ -73,6 +73,7 @@ pub fn on_mounts(options: &[&str], test: impl FnOnce(&mut Mounts)) {
     let shape = Shape {
         racks: 2,
         size: "96M",
+        devices: Vec::new(),
         daemon: vec!["--swap-reserve", "4M"],
         master: vec!["--page-size", "16K"],
         mistake: None,
