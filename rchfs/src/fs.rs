@@ -40,8 +40,9 @@ use pool::proto::{NodeId, Reply, Request};
 use pool::transport::Transport;
 use session::Session;
 use shared::Shared;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// What can be chosen about a mount's behaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,10 @@ pub struct Fs {
     /// Held shared by whoever writes to pages that exist, and exclusively while a tree is cloned. Taken before the
     /// state of any file.
     clones: RwLock<()>,
+    /// When this began.
+    since: Instant,
+    /// When inodes without a name were last given up, in milliseconds after `since`; 0 if never.
+    last_given_up: AtomicU64,
     /// Pages to give out until the kernel is told anew how much it may hold.
     until_limit: AtomicI64,
     /// If other mounts use the files too.
@@ -114,6 +119,8 @@ impl Fs {
             handles: Handles::default(),
             kernel: OnceLock::new(),
             clones: RwLock::new(()),
+            since: Instant::now(),
+            last_given_up: AtomicU64::new(0),
             until_limit: AtomicI64::new(0),
             shared: None,
         }
@@ -186,6 +193,7 @@ impl Fs {
             return;
         }
         if self.shared.is_some() {
+            self.last_given_up.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
             // Leases are given back with them, a few times a second.
             return inos.into_iter().for_each(|ino| self.inodes.unused_again(ino));
         }

@@ -20,10 +20,18 @@ use pool::proto::meta::{Extent, InodeStat, MetaReply, MetaRequest};
 use pool::proto::page::PageKind;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// The part of the free pages that dirty data in the kernel may ask for: more than a margin for what the
 /// kernel overshoots by, less than what writers of a good part of the pool at once need to stay in the cache.
 const DIRTY_PART: u64 = 2;
+
+/// How long a write of a mount that is not alone waits for pages that should be there: less than a mount may take to
+/// acknowledge a revocation.
+const SOON: Duration = Duration::from_millis(1800);
+/// How often it looks.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Fill level of the file system, as statfs(2) shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,13 +113,40 @@ impl Fs {
             PoolError::OutOfMemory { .. } => FsError::Full,
             e => e.into(),
         };
-        match self.pool.alloc_runs_of(PageKind::File, count, leave, fill) {
-            Err(PoolError::OutOfMemory { .. }) if self.inodes.has_doomed() => {
+        let take = || self.pool.alloc_runs_of(PageKind::File, count, leave, fill);
+        match take() {
+            Err(PoolError::OutOfMemory { .. }) if self.inodes.has_doomed() || self.shared.is_some() => {
                 // Unlinked files whose forgetting is still on its way from the kernel.
                 self.forget_at_master(self.inodes.take_doomed());
-                self.pool.alloc_runs_of(PageKind::File, count, leave, fill).map_err(full)
+                match self.shared {
+                    None => take().map_err(full),
+                    Some(_) => self.take_soon(count + leave, take).map_err(full),
+                }
             }
             other => other.map_err(full),
+        }
+    }
+
+    /// Whether pages of unlinked files may still be on their way back, by way of the master.
+    fn gave_up_pages(&self) -> bool {
+        let last = self.last_given_up.load(Ordering::Relaxed);
+        last != 0 && self.since.elapsed().saturating_sub(Duration::from_millis(last)) < SOON
+    }
+
+    /// Takes pages that are about to be free: what is unlinked goes by way of the master, and racks hear of each
+    /// other's room once a second.
+    fn take_soon<T>(
+        &self,
+        count: u64,
+        take: impl Fn() -> std::result::Result<T, PoolError>,
+    ) -> std::result::Result<T, PoolError> {
+        let end = Instant::now() + SOON;
+        loop {
+            let there_is_room = self.gave_up_pages() || self.pool.stat()?.free >= count;
+            match take() {
+                Err(PoolError::OutOfMemory { .. }) if there_is_room && Instant::now() < end => sleep(AGAIN),
+                other => return other,
+            }
         }
     }
 

@@ -50,7 +50,7 @@ fn on_is_refused_with_what_to_do_where_the_kernel_has_it_not_and_auto_goes_witho
     if enabled() {
         return skipped("FUSE over io_uring is enabled");
     }
-    assert!(refused(&mut place.command("size=64M,io_uring=on"), 32).contains(SWITCH));
+    assert!(refused(&mut place.command("size=64M,quiet,io_uring=on"), 32).contains(SWITCH));
     let mount = start(&place, "size=64M,io_uring=auto");
     assert_eq!(lanes(&mount), 0);
     assert!(mount.unmount().success());

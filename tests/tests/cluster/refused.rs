@@ -128,7 +128,7 @@ fn a_region_that_does_not_fit_is_refused_and_left_as_it_is() {
         make_region(&file, 2, 64 << 10, id);
         refused(&[], &["64K", "4K", "another file"]);
         make_region(&file, 2, 4 << 10, id ^ 1);
-        refused(&[], &[&path, "cluster", "another file"]);
+        refused(&[], &[&path, "belongs to cluster", "name another"]);
         make_region(&file, 3, 4 << 10, id);
         refused(&[], &[&path, "rack 3"]);
         make_region(&file, 2, 4 << 10, id);
@@ -137,7 +137,7 @@ fn a_region_that_does_not_fit_is_refused_and_left_as_it_is() {
         flip(&file, 40);
         refused(&[], &[&path, "damaged"]);
         fs::write(&file, "something else entirely\n".repeat(1000)).expect("it can be written");
-        refused(&["--cxl-size", "8M"], &[&path, "not a pool", "another file"]);
+        refused(&["--cxl-size", "8M"], &[&path, "not a pool", "name another"]);
     });
 }
 
