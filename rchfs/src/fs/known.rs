@@ -9,7 +9,7 @@
 //! A shard's lock is a leaf.
 
 use parking_lot::Mutex;
-use pool::proto::meta::{Attr, Extent, Ino};
+use pool::proto::meta::{Attr, Extent, Ino, Kind};
 use pool::proto::mount::Seq;
 use std::collections::HashMap;
 
@@ -172,6 +172,21 @@ impl Known {
         }
     }
 
+    /// The names of `dir` that may stand for directories.
+    pub fn directories_in(&self, dir: Ino) -> Vec<Box<[u8]>> {
+        let names: Vec<(Box<[u8]>, Ino)> = {
+            let shard = self.shard(dir).lock();
+            let names = shard.inodes.get(&dir).into_iter().flat_map(|inode| &inode.names);
+            let found = names.filter_map(|(name, (_, is))| match is {
+                Name::Is(ino) => Some((name.clone(), *ino)),
+                Name::Free | Name::Unknown => None,
+            });
+            found.collect()
+        };
+        let may_be = |ino| self.attr(ino).is_none_or(|attr| attr.kind == Kind::Dir);
+        names.into_iter().filter(|(_, ino)| may_be(*ino)).map(|(name, _)| name).collect()
+    }
+
     /// The exclusive lease on `ino` has become a shared one.
     pub fn share(&self, seq: Seq, ino: Ino) {
         let mut shard = self.shard(ino).lock();
@@ -209,7 +224,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pool::proto::meta::{Kind, Time};
+    use pool::proto::meta::Time;
 
     fn attr(ino: u64, size: u64) -> Attr {
         let time = Time::default();

@@ -71,10 +71,16 @@ impl Fs {
     }
 
     fn drop_lease(&self, shared: &Shared, seq: Seq, ino: Ino) {
+        let directories = shared.known.directories_in(ino);
         shared.known.revoke(seq, ino);
         match self.inodes.live(ino) {
             Some(file) => self.drop_file(shared, seq, &file),
             None => self.forget_attributes(ino),
+        }
+        // Of what becomes of these names this mount will not hear, and a kernel that believes a directory to be in two
+        // places refuses to rename it.
+        if let Some(kernel) = self.kernel.get() {
+            directories.iter().for_each(|name| kernel.drop_name(ino, name));
         }
     }
 

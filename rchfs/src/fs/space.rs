@@ -61,7 +61,9 @@ impl Fs {
     /// The fill level.
     pub fn space(&self) -> Result<Space> {
         let stat = self.pool.stat()?;
-        let free = (stat.free + self.size.pages_for(self.inodes.doomed_bytes())).min(stat.total);
+        // What several mounts unlink comes back by way of the master, a while later.
+        let doomed = if self.shared.is_none() { self.inodes.doomed_bytes() } else { 0 };
+        let free = (stat.free + self.size.pages_for(doomed)).min(stat.total);
         let MetaReply::Stat(inodes) = self.meta(MetaRequest::StatFs)? else { return Err(Self::bad_reply()) };
         Ok(Space {
             page: self.size.bytes() as u32,

@@ -277,7 +277,11 @@ impl Decider {
     /// CREATE, likewise.
     pub fn create(&self, who: Who, new: NewName<'_>, flags: i32) -> Decided<(Known, Opened)> {
         let access = convert::access(flags, self.uncached);
-        let (attr, handle) = self.fs.create(new.by(who), access).map_err(code)?;
+        let (attr, handle) = self.fs.create(new.by(who), access).map_err(|error| match code(error) {
+            // Another mount was quicker. The kernel then looks the name up anew, and opens what it finds.
+            libc::EEXIST if flags & libc::O_EXCL == 0 => libc::ESTALE,
+            code => code,
+        })?;
         let known = Known { attr: Some(attr), ttl: self.ttl() };
         Ok((known, Opened { handle, flags: self.open_flags(flags) }))
     }
