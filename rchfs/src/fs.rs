@@ -80,9 +80,6 @@ pub trait Kernel: Send + Sync {
     /// elsewhere otherwise. Waits for requests on `dir`, but only for a moment: they may be waiting for the caller.
     fn drop_name(&self, dir: Ino, name: &[u8]);
 
-    /// As [`drop_name`](Self::drop_name), without waiting for it.
-    fn drop_name_later(&self, dir: Ino, name: &[u8]);
-
     /// Makes the kernel ask anew for what all names stand for. Waits for no request.
     fn forget_names(&self);
 }

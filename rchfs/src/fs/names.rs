@@ -8,7 +8,7 @@ use super::file::{Access, File, Handle, Held, State};
 use super::known::Name;
 use super::space::Origin;
 use pool::proto::meta::{
-    Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, Kind, MetaError, MetaReply, MetaRequest, NewNode, RenameMode,
+    Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode,
     SetAttr, XattrMode,
 };
 use std::sync::Arc;
@@ -41,20 +41,7 @@ impl Fs {
             None => self.meta_attr(MetaRequest::Lookup { parent, name: name.to_vec() })?,
         };
         self.inodes.looked_up(attr.ino);
-        self.tell_place(&attr, parent, name);
         Ok(self.with_size(attr))
-    }
-
-    /// If another mount has moved the directory since the kernel was last told where it is, the kernel must forget that
-    /// place: it refuses (`ESTALE`) what would take a directory from one place to another while names are locked.
-    fn tell_place(&self, attr: &Attr, parent: Ino, name: &[u8]) {
-        let Some(shared) = self.shared.as_ref().filter(|_| attr.kind == Kind::Dir) else { return };
-        if matches!(name, b"." | b"..") {
-            return;
-        }
-        if let Some(((dir, name), kernel)) = shared.place(attr.ino, parent, name).zip(self.kernel.get()) {
-            kernel.drop_name_later(dir, &name);
-        }
     }
 
     /// What is known of the name under a lease, if anything is.

@@ -23,11 +23,9 @@ use parking_lot::Mutex;
 use pool::proto::NodeId;
 use pool::proto::meta::{Ino, MetaError, MetaReply, MetaRequest, NewNode};
 use pool::proto::mount::{Answer, MountError, MountReply, MountRequest};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-/// How many places of directories are remembered, at most.
-const PLACES: usize = 1 << 16;
 /// The most inodes in one message that says they are not used any more.
 const RELEASE: usize = 4096;
 
@@ -37,8 +35,6 @@ pub(super) struct Shared {
     pub known: Known,
     /// Files with something to tell the master.
     pub dirty: Mutex<Vec<Arc<File>>>,
-    /// Where the kernel was last told that a directory is, of those that it was told of lately.
-    places: Mutex<HashMap<Ino, (Ino, Box<[u8]>)>>,
     /// Owners that have taken locks of fcntl(2), by inode: only they have something to give up at a close.
     pub lockers: Mutex<HashSet<(Ino, u64)>>,
 }
@@ -46,17 +42,7 @@ pub(super) struct Shared {
 impl Shared {
     pub fn new(session: Session) -> Self {
         let known = Known::new(session.current().generation);
-        Self { session, known, dirty: Mutex::default(), places: Mutex::default(), lockers: Mutex::default() }
-    }
-
-    /// The kernel is about to be told that the directory `ino` is `name` in `parent`. Where it was told before that it
-    /// is, if that was elsewhere.
-    pub fn place(&self, ino: Ino, parent: Ino, name: &[u8]) -> Option<(Ino, Box<[u8]>)> {
-        let mut places = self.places.lock();
-        if places.len() >= PLACES {
-            places.clear();
-        }
-        places.insert(ino, (parent, name.into())).filter(|(p, n)| (*p, &**n) != (parent, name))
+        Self { session, known, dirty: Mutex::default(), lockers: Mutex::default() }
     }
 
     /// Asks for an operation; waits for another session if this one has ended.

@@ -89,23 +89,6 @@ impl Notify {
         pid == self.times_thread.load(Ordering::Relaxed)
     }
 
-    /// Begins to have the kernel forget a name. What is returned is told when it has.
-    fn start_drop_name(&self, dir: Ino, name: &[u8]) -> Option<Receiver<()>> {
-        let notifier = self.notifier.get().cloned()?;
-        let (sender, receiver) = channel();
-        let name = OsStr::from_bytes(name).to_os_string();
-        self.names.run(move || {
-            match notifier.inval_entry(INodeNo(dir.0), &name) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => log::debug!("telling the kernel about a name in inode {}: {e}", dir.0),
-            }
-            // Nobody may be waiting for it, or any more.
-            let _ = sender.send(());
-        });
-        Some(receiver)
-    }
-
     fn send(&self, task: Task) {
         if self.tasks.send(task).is_err() {
             log::debug!("the kernel is not listening any more");
@@ -141,13 +124,22 @@ impl Kernel for Notify {
     }
 
     fn drop_name(&self, dir: Ino, name: &[u8]) {
-        if self.start_drop_name(dir, name).is_some_and(|done| done.recv_timeout(NAME_WAIT).is_err()) {
+        let Some(notifier) = self.notifier.get().cloned() else { return };
+        let (sender, receiver) = channel();
+        let name = OsStr::from_bytes(name).to_os_string();
+        self.names.run(move || {
+            match notifier.inval_entry(INodeNo(dir.0), &name) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => log::debug!("telling the kernel about a name in inode {}: {e}", dir.0),
+            }
+            if sender.send(()).is_err() {
+                log::debug!("dropping a name took long");
+            }
+        });
+        if receiver.recv_timeout(NAME_WAIT).is_err() {
             log::debug!("a directory is in use while a name in it is revoked");
         }
-    }
-
-    fn drop_name_later(&self, dir: Ino, name: &[u8]) {
-        self.start_drop_name(dir, name);
     }
 
     fn forget_names(&self) {}

@@ -26,8 +26,6 @@ impl Kernel for Told {
 
     fn drop_name(&self, _dir: Ino, _name: &[u8]) {}
 
-    fn drop_name_later(&self, _: Ino, _: &[u8]) {}
-
     fn forget_names(&self) {}
 
     fn limit_dirty(&self, _: u64) {}
