@@ -4,7 +4,8 @@
 //!
 //! **Order.** Answers of the master and revocations may overtake each other. What an answer says is noted only if it
 //! is of the present session, is not older than the last revocation of that inode (its shard's `floor`), and is
-//! newer than what is there. So nothing must be locked while the master is asked.
+//! newer than what is there; where it is not noted, what is there from before it is dropped. So nothing must be locked
+//! while the master is asked.
 //!
 //! A shard's lock is a leaf.
 
@@ -85,6 +86,14 @@ impl Known {
     pub fn note(&self, at: At, attr: Attr) -> bool {
         let mut shard = self.shard(attr.ino).lock();
         if !shard.takes(at) {
+            // It may be what this mount itself has changed, so what is known from before is out of date.
+            if let Some(inode) = shard.inodes.get_mut(&attr.ino)
+                && inode.attr.is_some_and(|(seq, _)| seq < at.seq)
+            {
+                inode.attr = None;
+                inode.xattrs.clear();
+                inode.extents = None;
+            }
             return false;
         }
         let inode = shard.inodes.entry(attr.ino).or_default();
@@ -107,6 +116,11 @@ impl Known {
     pub fn note_name(&self, at: At, dir: Ino, name: &[u8], is: Name) {
         let mut shard = self.shard(dir).lock();
         if !shard.takes(at) {
+            if let Some(inode) = shard.inodes.get_mut(&dir)
+                && inode.names.get(name).is_some_and(|(seq, _)| *seq < at.seq)
+            {
+                inode.names.remove(name);
+            }
             return;
         }
         let Some(inode) = shard.inodes.get_mut(&dir) else { return };
@@ -285,6 +299,24 @@ mod tests {
         known.clear(2);
         assert_eq!(known.attr(Ino(5)), None);
         assert!(!known.note(at(8), attr(5, 80)));
+    }
+
+    #[test]
+    fn what_an_answer_that_is_not_noted_has_changed_is_not_known_any_more() {
+        let known = Known::new(1);
+        known.note(at(1), attr(5, 0));
+        known.note_name(at(1), Ino(5), b"made", Name::Free);
+        known.note_name(at(5), Ino(5), b"newer", Name::Free);
+        // Another name is revoked before the answer arrives that "made" was made.
+        known.revoke_name(3, Ino(5), b"other");
+        known.note_name(at(2), Ino(5), b"made", Name::Is(Ino(6)));
+        known.note_name(at(2), Ino(5), b"newer", Name::Is(Ino(7)));
+        assert_eq!(known.name(Ino(5), b"made"), Name::Unknown);
+        assert_eq!(known.name(Ino(5), b"newer"), Name::Free);
+        known.note(at(6), attr(9, 1));
+        known.share(8, Ino(9));
+        assert!(!known.note(at(7), attr(9, 2)));
+        assert_eq!(known.attr(Ino(9)), None);
     }
 
     #[test]
