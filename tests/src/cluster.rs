@@ -182,6 +182,12 @@ impl Cluster {
         self.start_client("run", &on, rack, threads, seconds)
     }
 
+    /// As [`client`](Self::client), for one that does not map the rack's memory.
+    pub fn far_client(&self, rack: u16, pages: &str, threads: u16, seconds: f64) -> Client {
+        let on = [format!("pages={pages}"), format!("edge={}", self.shape.edge), "cxl=none".into()];
+        self.start_client("run", &on, rack, threads, seconds)
+    }
+
     /// Makes a hash table as a client of that rack; where it is.
     pub fn make_table(&self, rack: u16) -> String {
         let mut command = self.shape.history();
