@@ -155,6 +155,11 @@ impl Cluster {
         self.shape.daemon = usual;
     }
 
+    /// Kills a rack's daemon with SIGKILL.
+    pub fn kill_daemon(&mut self, rack: u16) {
+        self.daemons[usize::from(rack)].kill();
+    }
+
     /// Kills a rack's daemon with SIGKILL and starts another one on what it left.
     pub fn restart_daemon(&mut self, rack: u16) {
         self.daemons[usize::from(rack)].kill();

@@ -71,7 +71,8 @@ fn a_client_without_cxl_that_was_stopped_for_longer_than_its_lease_goes_on() {
 #[test]
 fn clients_without_cxl_find_their_daemon_again_after_it_was_killed() {
     on_cluster(Shape::restless(2), |cluster, pages| {
-        let mut all = far_clients(cluster, pages, seconds() + 4.0);
+        // A daemon that comes back waits for the master to notice that the one before it is gone.
+        let mut all = far_clients(cluster, pages, seconds() + 16.0);
         all.extend(clients(cluster, 2, pages));
         for rack in [1, 0] {
             sleep(part(4.0));
