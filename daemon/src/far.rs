@@ -174,7 +174,7 @@ impl Far {
         if self.sessions.lock().len() >= SESSIONS {
             return answer.answer(Ok(Err(FarError::TooMany(SESSIONS as u32))));
         }
-        let kept = self.is_young() || self.sessions.lock().get(&replaces).is_some_and(|old| !old.ended);
+        let kept = self.is_young() || self.is_good(replaces);
         let far = Arc::clone(self);
         let begin = move || {
             log::info!("client without CXL: {by}");
@@ -207,6 +207,11 @@ impl Far {
                 then();
             }
         }
+    }
+
+    fn is_good(&self, session: u64) -> bool {
+        let now = self.ctx.now();
+        self.sessions.lock().get(&session).is_some_and(|found| !found.ended && found.until >= now)
     }
 
     fn renew(&self, connection: u64, session: u64) -> Result<Ticket, FarError> {
