@@ -70,6 +70,8 @@ pub struct State {
     pub map: ExtentMap,
     /// Pages that the master does not know of yet; also in `map`.
     pub pending: ExtentMap,
+    /// What [`Pool::lapses`](pool::Pool::lapses) said when the first of them was taken.
+    pub lapses: u64,
     /// The master does not know of all pages, or not of the size.
     pub dirty: bool,
 }
