@@ -175,6 +175,7 @@ impl Fs {
         self.own(file, state, self.edges(&range), flags.origin)?;
         let holes = state.map.not_own(pages);
         let new = self.take_pages(file, &holes, flags.origin, Fill::Uninit)?;
+        let replaced: Vec<Extent> = holes.iter().flat_map(|hole| state.map.shared(hole.clone())).collect();
         new.iter().for_each(|&e| state.map.insert(e));
         let size = state.size.max(range.end);
         let written = self
@@ -203,6 +204,10 @@ impl Fs {
             Err(_) => {
                 if self.shared.is_some() {
                     holes.into_iter().for_each(|hole| state.map.remove(hole));
+                    replaced.into_iter().for_each(|extent| {
+                        state.map.insert(extent);
+                        state.map.share(extent.at..extent.end());
+                    });
                 } else {
                     *state = State::default();
                 }
