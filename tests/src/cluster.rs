@@ -220,10 +220,19 @@ impl Cluster {
         Client::start(self.shape.history(), what, &arguments)
     }
 
-    /// Judges what all clients have recorded so far; they must have ended.
+    /// Judges what all clients have recorded so far; they must have ended. Recordings that no correct pool could have led to
+    /// are kept if `RCHFS_KEEP_HISTORIES` names a directory.
     pub fn judge(&self) -> Verdict {
         let history = history::load(&self.histories()).unwrap_or_else(|error| panic!("{error}"));
-        history::check(&history)
+        let verdict = history::check(&history);
+        if let Some(keep) =
+            std::env::var_os("RCHFS_KEEP_HISTORIES").filter(|_| !verdict.violations.is_empty())
+        {
+            let kept = PathBuf::from(keep).join(self.master.pid().to_string());
+            run::ok(Command::new("cp").arg("-r").arg(self.histories()).arg(&kept));
+            eprintln!("the recordings are kept in {}", kept.display());
+        }
+        verdict
     }
 
     fn histories(&self) -> PathBuf {

@@ -74,6 +74,8 @@ pub struct State {
     pub lapses: u64,
     /// The master does not know of all pages, or not of the size.
     pub dirty: bool,
+    /// The master was told of pages in `pending` and did not answer: perhaps they are the file's, and of its clones.
+    pub unsure: bool,
 }
 
 impl State {

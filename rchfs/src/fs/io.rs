@@ -183,6 +183,7 @@ impl Fs {
         let holes = state.map.not_own(pages);
         self.before_taking(state);
         let new = self.take_pages(file, &holes, flags.origin, Fill::Uninit)?;
+        let replaced: Vec<Extent> = holes.iter().flat_map(|hole| state.map.shared(hole.clone())).collect();
         new.iter().for_each(|&e| state.map.insert(e));
         let size = state.size.max(range.end);
         let written = self
@@ -211,6 +212,10 @@ impl Fs {
             Err(_) => {
                 if self.shared.is_some() {
                     holes.into_iter().for_each(|hole| state.map.remove(hole));
+                    replaced.into_iter().for_each(|extent| {
+                        state.map.insert(extent);
+                        state.map.share(extent.at..extent.end());
+                    });
                 } else {
                     *state = State::default();
                 }

@@ -2,6 +2,7 @@
 //! are stopped. rchfs/SEMANTICS.md is what is tested here.
 
 mod agree;
+mod clone;
 mod death;
 mod far;
 mod locks;
