@@ -4,7 +4,7 @@
 #
 # Prints microseconds an operation for 1 and 4 threads, seconds to copy in and remove a tree of small files, the master's
 # memory a file, and "ratio NAME VALUE goal OP TARGET ok|missed". Exits 0 whatever the figures are. Environment:
-#   FILES=2000 (of each thread)  TREE=100000 (small files copied)  FILL=0 (files made to see what the master needs)
+#   FILES=2000 (of each thread)  SECONDS_DATA=4  TREE=100000 (small files copied)  FILL=0 (files made to see what the master needs)
 # Raw results go to scripts/bench/results/<date>-<host>/.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
