@@ -155,7 +155,8 @@ fn a_tree_is_cloned_with_what_other_mounts_hold_open() {
     on_mounts(&["", "", ""], |m| {
         fs::create_dir_all(m.at(0, "tree/sub")).unwrap();
         for number in 0..300 {
-            fs::write(m.at(number % 2, &format!("tree/sub/{number}")), pattern(number as u64, 20_000)).unwrap();
+            fs::write(m.at(number % 2, &format!("tree/sub/{number}")), pattern(number as u64, 20_000))
+                .unwrap();
         }
         fs::hard_link(m.at(1, "tree/sub/7"), m.at(1, "tree/seven")).unwrap();
         let (mine, theirs) = (open(&m.at(0, "tree/mine")), open(&m.at(1, "tree/sub/theirs")));
@@ -298,7 +299,9 @@ fn clones_survive_the_master() {
         let (source, clone) = (open(&m.at(0, "source")), open(&m.at(1, "clone")));
         m.cluster().restart_master();
         let end = Instant::now() + Duration::from_secs(30);
-        while let Err(error) = source.write_all_at(&[1; 30_000], 5).and_then(|()| clone.write_all_at(&[2; 30_000], 5)) {
+        while let Err(error) =
+            source.write_all_at(&[1; 30_000], 5).and_then(|()| clone.write_all_at(&[2; 30_000], 5))
+        {
             assert!(Instant::now() < end, "still: {error}");
             sleep(Duration::from_millis(100));
         }
