@@ -182,7 +182,8 @@ impl Fs {
             let (first, at) = (self.size.page_of(from_at), self.size.page_of(to_at));
             let size = to_at.checked_add(bytes).ok_or(FsError::TooBig)?;
             let expect = Some((source, target));
-            let request = MetaRequest::Clone { from: (from.ino, first), to: (to.ino, at), pages, size, expect };
+            let request =
+                MetaRequest::Clone { from: (from.ino, first), to: (to.ino, at), pages, size, expect };
             to.wrote(false);
             match self.meta_attr(request) {
                 Ok(_) => return Ok(bytes),

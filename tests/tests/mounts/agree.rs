@@ -149,9 +149,13 @@ impl World<'_> {
                 let (from, to) = (rng.below(5) * PAGE, rng.below(5) * PAGE);
                 let odd = if rng.below(4) == 0 { 1 + rng.below(PAGE) } else { 0 };
                 let len = if rng.below(2) == 0 { 1 + rng.below(90_000) } else { PAGE * (1 + rng.below(4)) };
-                self.both(mount, format!("copy {len} from {name} at {from} to {other} at {to} + {odd}"), |top| {
-                    errno(copy(&top.join(name), from, &top.join(other), to + odd, len), |n| n.to_string())
-                });
+                self.both(
+                    mount,
+                    format!("copy {len} from {name} at {from} to {other} at {to} + {odd}"),
+                    |top| {
+                        errno(copy(&top.join(name), from, &top.join(other), to + odd, len), |n| n.to_string())
+                    },
+                );
             }
             _ if self.open.is_empty() => {}
             _ => self.use_open(rng, at, &data),
