@@ -204,7 +204,7 @@ impl Core {
             Request::Cluster(request) => {
                 self.cluster.as_ref().is_none_or(|cluster| cluster.is_quick(request))
             }
-            Request::Page(_) | Request::Peer(_) | Request::Mount(_) => true,
+            Request::Page(_) | Request::Peer(_) | Request::Mount(_) | Request::Far(_) => true,
         }
     }
 

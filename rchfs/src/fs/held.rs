@@ -154,6 +154,10 @@ impl Fs {
             // It was lost, and said so.
             return Ok(());
         }
+        if !self.still_has_pending(state) {
+            self.give_up(file, state);
+            return Ok(());
+        }
         let extents: Vec<Extent> = state.pending.extents().collect();
         let request =
             MetaRequest::Commit { ino: file.ino, extents, size: state.size, touch, kill_suid: false };
@@ -249,14 +253,19 @@ impl Fs {
         for file in &files {
             file.start_asking();
         }
+        // Pages that no file has are this mount's only if the daemon knows it.
+        if let Err(why) = self.pool.check_in() {
+            log::warn!("what was written may be lost: {why}");
+        }
         let known: Vec<_> = files.iter().map(|file| shared.known.attr(file.ino)).collect();
         shared.known.clear(generation);
         let mut changed = Vec::new();
         for (file, known) in files.iter().zip(known) {
             let mut state = file.state.write();
             let held = std::mem::replace(&mut state.held, Held::Nothing);
+            let has_pending = self.still_has_pending(&state);
             drop(state);
-            let same = held == Held::Exclusive && take_again(shared, file, known);
+            let same = has_pending && held == Held::Exclusive && take_again(shared, file, known);
             if !same {
                 let mut state = file.state.write();
                 self.give_up(file, &mut state);

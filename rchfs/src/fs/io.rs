@@ -53,6 +53,10 @@ impl Fs {
             file.fills.fetch_add(1, Ordering::SeqCst);
         }
         let len = state.size.saturating_sub(at).min(out.len() as u64);
+        if !self.pool.is_mapped() {
+            self.read_far(state.map.pieces(at, len, self.size), at, &mut out[..len as usize])?;
+            return Ok(len as usize);
+        }
         for piece in state.map.pieces(at, len, self.size) {
             let start = (piece.at - at) as usize;
             let to = &mut out[start..start + piece.len as usize];
@@ -156,6 +160,9 @@ impl Fs {
         if !one && pieces().any(|piece| piece.data.is_none() || piece.shared) {
             return Ok(false);
         }
+        if !self.pool.is_mapped() {
+            return self.overwrite_far(state.map.pieces(at, data.len() as u64, self.size), data);
+        }
         for piece in state.map.pieces(at, data.len() as u64, self.size) {
             let Some(to) = piece.data.filter(|_| !piece.shared) else { return Ok(false) };
             let from = (piece.at - at) as usize;
@@ -180,6 +187,7 @@ impl Fs {
         let pages = self.size.page_of(range.start)..self.size.pages_for(range.end);
         self.own(file, state, self.edges(&range), flags.origin)?;
         let holes = state.map.not_own(pages);
+        self.before_taking(state);
         let new = self.take_pages(file, &holes, flags.origin, Fill::Uninit)?;
         let replaced: Vec<Extent> = holes.iter().flat_map(|hole| state.map.shared(hole.clone())).collect();
         new.iter().for_each(|&e| state.map.insert(e));
@@ -272,7 +280,7 @@ impl Fs {
         }
         for piece in state.map.pieces(range.start, range.end - range.start, self.size) {
             if let Some(at) = piece.data {
-                self.pool.zero(at, piece.len)?;
+                self.zero_piece(at, piece.len)?;
             }
         }
         Ok(())

@@ -228,10 +228,24 @@ fn four_mounts_are_as_one_local_file_system() {
     random(&["", "", "cache=none", ""], 4000);
 }
 
+#[test]
+fn mounts_with_and_without_cxl_are_as_one_local_file_system() {
+    random(&["", "cxl=none", "cxl=none,cache=none"], 3000);
+}
+
 /// All at once: nobody hangs, nobody fails in a way that no local file system would, and all agree in the end.
 #[test]
 fn mounts_that_do_everything_at_once_agree_in_the_end() {
-    on_mounts(&["", "", ""], |m| {
+    everything_at_once(&["", "", ""]);
+}
+
+#[test]
+fn mounts_with_and_without_cxl_that_do_everything_at_once_agree_in_the_end() {
+    everything_at_once(&["", "cxl=none", "cxl=none"]);
+}
+
+fn everything_at_once(options: &[&str; 3]) {
+    on_mounts(options, |m| {
         let seed = Rng::seed_from_env("RCHFS_MOUNTS_SEED");
         println!("RCHFS_MOUNTS_SEED={seed}");
         fs::create_dir(m.at(0, "d")).unwrap();
