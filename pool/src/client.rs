@@ -6,6 +6,7 @@
 //! | [`in_place`] | touching bytes of this rack: plain loads and stores, by way of a slot |
 //! | `lease` | which slot a thread has |
 //! | `remote` | the rest of an access: bytes of other racks, by messages to the daemon of this one |
+//! | `direct` | short reads of other racks' pages without a detour, where that loses nothing |
 //! | `alloc` | getting pages and objects, and giving them back, by messages to the daemon |
 //! | `join` | finding the rack's region by way of the master |
 //!
@@ -14,6 +15,7 @@
 
 mod access;
 mod alloc;
+mod direct;
 pub mod in_place;
 mod join;
 mod lease;
@@ -25,9 +27,10 @@ use crate::error::PoolError;
 use crate::proto::page::{PageReply, PageRequest};
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::{Transport, TransportError};
+use direct::Direct;
 use in_place::InPlace;
 use join::Membership;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What is in pages that are given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ struct Inner {
     transport: Arc<dyn Transport>,
     /// `None` where there is no master.
     membership: Option<Membership>,
+    /// Where this process may reach the daemons of other racks by TCP.
+    direct: OnceLock<Direct>,
 }
 
 impl Pool {
@@ -77,7 +82,9 @@ impl Pool {
         membership: Option<Membership>,
     ) -> Result<Self, PoolError> {
         let in_place = InPlace::new(region);
-        let pool = Self { inner: Arc::new(Inner { in_place, rack, transport, membership }) };
+        let pool = Self {
+            inner: Arc::new(Inner { in_place, rack, transport, membership, direct: OnceLock::new() }),
+        };
         pool.stat()?;
         Ok(pool)
     }

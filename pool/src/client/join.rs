@@ -4,6 +4,7 @@
 //! the one that the daemon serves is checked against what the daemon told the master.
 
 use super::Pool;
+use super::direct::Direct;
 use crate::addr::RackId;
 use crate::cxl::region::Region;
 use crate::error::PoolError;
@@ -53,6 +54,12 @@ impl Pool {
 }
 
 impl Pool {
+    /// From now on short reads of pages of other racks may be asked of the daemons there, over TCP.
+    pub(crate) fn read_directly(&self) {
+        let cluster = self.region().pool_id();
+        self.inner.direct.get_or_init(|| Direct::new(cluster));
+    }
+
     /// Reaches the daemon of the rack and, in a cluster, the master.
     pub fn transport(&self) -> Arc<dyn Transport> {
         let daemon = Arc::clone(&self.inner.transport);
