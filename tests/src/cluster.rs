@@ -155,6 +155,11 @@ impl Cluster {
         self.shape.daemon = usual;
     }
 
+    /// Kills a rack's daemon with SIGKILL.
+    pub fn kill_daemon(&mut self, rack: u16) {
+        self.daemons[usize::from(rack)].kill();
+    }
+
     /// Kills a rack's daemon with SIGKILL and starts another one on what it left.
     pub fn restart_daemon(&mut self, rack: u16) {
         self.daemons[usize::from(rack)].kill();
@@ -179,6 +184,12 @@ impl Cluster {
     /// it; returns when it has begun.
     pub fn client(&self, rack: u16, pages: &str, threads: u16, seconds: f64) -> Client {
         let on = [format!("pages={pages}"), format!("edge={}", self.shape.edge)];
+        self.start_client("run", &on, rack, threads, seconds)
+    }
+
+    /// As [`client`](Self::client), for one that does not map the rack's memory.
+    pub fn far_client(&self, rack: u16, pages: &str, threads: u16, seconds: f64) -> Client {
+        let on = [format!("pages={pages}"), format!("edge={}", self.shape.edge), "cxl=none".into()];
         self.start_client("run", &on, rack, threads, seconds)
     }
 

@@ -3,8 +3,9 @@
 //! The master says which racks there are and where their regions are. Whether the region at that place is
 //! the one that the daemon serves is checked against what the daemon told the master.
 
-use super::Pool;
 use super::direct::Direct;
+use super::far::Far;
+use super::{Inner, Memory, Pool};
 use crate::addr::RackId;
 use crate::cxl::region::Region;
 use crate::error::PoolError;
@@ -12,14 +13,14 @@ use crate::proto::cluster::{Cluster, ClusterReply, ClusterRequest, Rack, RackJoi
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::{Route, Transport, TransportError};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What a client keeps of the cluster that it is part of.
 pub(super) struct Membership {
     /// Reaches the master.
     master: Arc<dyn Transport>,
-    /// The daemon's region, as this client has mapped it.
-    region_id: u64,
+    /// The daemon's region, if this client has mapped it.
+    region_id: Option<u64>,
 }
 
 impl Pool {
@@ -48,16 +49,48 @@ impl Pool {
         check(&region, &cluster, &join)?;
         let region = Arc::new(region);
         let ring = make_ring(Arc::clone(&region))?;
-        let membership = Membership { master, region_id: join.region_id };
+        let membership = Membership { master, region_id: Some(join.region_id) };
         Self::with_daemon(region, rack, ring, Some(membership))
+    }
+
+    /// Joins rack `rack` of the cluster whose master `transport` reaches, on a host that cannot map the rack's region:
+    /// the rack's daemon, which `transport` is told the address of, reads and writes for this client. `by` says who
+    /// that is, for people to read; `told` is called with the cluster before the daemon is.
+    ///
+    /// # Errors
+    /// [`PoolError::NoSuchRack`], [`PoolError::DaemonDown`]; or if the master or the daemon does not answer.
+    pub fn join_without_cxl(
+        transport: Arc<dyn Transport>,
+        rack: RackId,
+        by: String,
+        told: impl FnOnce(&Cluster),
+    ) -> Result<Self, PoolError> {
+        let cluster = match ask(&*transport, ClusterRequest::Describe)? {
+            ClusterReply::Cluster(cluster) => cluster,
+            _ => return Err(TransportError::Mismatch(NodeId::Master).into()),
+        };
+        told(&cluster);
+        let Rack { join, alive, .. } = find(&*transport, rack)?;
+        if !alive {
+            return Err(PoolError::DaemonDown(rack));
+        }
+        transport.set_addr(NodeId::Daemon(rack), join.addr);
+        let memory = Memory::Far(Far::enter(Arc::clone(&transport), rack, by)?);
+        let membership = Some(Membership { master: Arc::clone(&transport), region_id: None });
+        let page_size = cluster.page_size;
+        let direct = OnceLock::new();
+        let pool = Self { inner: Arc::new(Inner { memory, page_size, rack, transport, membership, direct }) };
+        pool.stat()?;
+        Ok(pool)
     }
 }
 
 impl Pool {
     /// From now on short reads of pages of other racks may be asked of the daemons there, over TCP.
     pub(crate) fn read_directly(&self) {
-        let cluster = self.region().pool_id();
-        self.inner.direct.get_or_init(|| Direct::new(cluster));
+        if let Memory::Mapped(in_place) = &self.inner.memory {
+            self.inner.direct.get_or_init(|| Direct::new(in_place.region().pool_id()));
+        }
     }
 
     /// Reaches the daemon of the rack and, in a cluster, the master.
@@ -76,7 +109,9 @@ impl Membership {
     /// What is behind a failure to reach the daemon of `rack`.
     pub fn explain(&self, rack: RackId, error: TransportError) -> PoolError {
         match find(&*self.master, rack) {
-            Ok(now) if now.join.region_id != self.region_id => PoolError::StaleRegion(rack),
+            Ok(now) if self.region_id.is_some_and(|mapped| now.join.region_id != mapped) => {
+                PoolError::StaleRegion(rack)
+            }
             Ok(now) if !now.alive => PoolError::DaemonDown(rack),
             Err(gone @ PoolError::NoSuchRack { .. }) => gone,
             Ok(_) | Err(_) => error.into(),
@@ -102,7 +137,7 @@ fn check(region: &Region, cluster: &Cluster, join: &RackJoin) -> Result<(), Pool
     Ok(())
 }
 
-fn find(master: &dyn Transport, rack: RackId) -> Result<Rack, PoolError> {
+pub(super) fn find(master: &dyn Transport, rack: RackId) -> Result<Rack, PoolError> {
     let ClusterReply::Racks(racks) = ask(master, ClusterRequest::Racks)? else {
         return Err(TransportError::Mismatch(NodeId::Master).into());
     };

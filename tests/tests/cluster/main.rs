@@ -3,6 +3,7 @@
 mod direct;
 mod edges;
 mod example;
+mod far;
 mod faults;
 mod many;
 mod motion;
