@@ -40,7 +40,7 @@ out=$VM_DIR/$mode
 code=0
 case $mode in
     suite)
-        build suite
+        [ -n "${VM_NO_BUILD:-}" ] || build suite
         directory=${RCHFS_TEST_PROFILE:-dev}
         [ "$directory" != dev ] || directory=debug
         say "booting; the log is $out/log"
