@@ -46,6 +46,9 @@ impl Handler for Copies {
     }
 }
 
+/// The home's end of a link, which must be kept, and the holder's.
+type LinkEnds = (Arc<dyn Accepted>, Arc<dyn Link>);
+
 /// A rack's memory and device.
 struct End {
     region: Arc<Region>,
@@ -66,7 +69,7 @@ impl End {
         Ok(Self { region, fabric, handler })
     }
 
-    fn link(&self, to: &Self) -> Result<(Arc<dyn Accepted>, Arc<dyn Link>), String> {
+    fn link(&self, to: &Self) -> Result<LinkEnds, String> {
         let (begun, offer) = self.fabric.begin()?;
         let (accepted, answer) = to.fabric.accept(&offer, Arc::downgrade(&to.handler))?;
         Ok((accepted, begun.finish(HOME, &answer)?))
