@@ -52,7 +52,7 @@ case $mode in
     numbers)
         build numbers
         rm -f "$out/raw"
-        vm_run "$out" "$ROOT/scripts/vm/numbers.sh" "BIN=$TARGET/rdma/release" "ROUNDS=${ROUNDS:-3}" > "$out/log" 2>&1 || code=$?
+        vm_run "$out" "$ROOT/scripts/vm/numbers.sh" "BIN=$TARGET/rdma/release" "ROUNDS=${ROUNDS:-5}" > "$out/log" 2>&1 || code=$?
         tr -d '\r' < "$out/log" | grep -aE '^(numbers:|guest:|vm:)' || true
         [ -s "$out/raw" ] || die "nothing was measured (exit code $code); the log is $out/log"
         results rdma
