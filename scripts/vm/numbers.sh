@@ -13,10 +13,16 @@ mkdir -p /tmp/n
 
 # The typical latency of one run, in microseconds.
 perftest() {
-    "ib_$1_lat" -d rxe0 -s 64 -n 1000 > /tmp/n/server 2>&1 &
-    sleep 1.5
-    "ib_$1_lat" -d rxe0 -s 64 -n 1000 10.9.0.1 > /tmp/n/client 2>&1
-    wait $!
+    local server tries
+    timeout 40 "ib_$1_lat" -d rxe0 -s 64 -n 1000 > /tmp/n/server 2>&1 &
+    server=$!
+    # The server may not listen yet.
+    for ((tries = 0; tries < 20; tries++)); do
+        sleep 0.5
+        timeout 20 "ib_$1_lat" -d rxe0 -s 64 -n 1000 10.9.0.1 > /tmp/n/client 2>&1 && break
+    done
+    kill "$server" 2> /dev/null
+    wait "$server"
     cat /tmp/n/client >> /out/perftest.txt
     awk '$1 == 64 { print $5 }' /tmp/n/client
 }

@@ -52,10 +52,10 @@ case $mode in
     numbers)
         build numbers
         rm -f "$out/raw"
+        results rdma
         vm_run "$out" "$ROOT/scripts/vm/numbers.sh" "BIN=$TARGET/rdma/release" "ROUNDS=${ROUNDS:-5}" > "$out/log" 2>&1 || code=$?
         tr -d '\r' < "$out/log" | grep -aE '^(numbers:|guest:|vm:)' || true
         [ -s "$out/raw" ] || die "nothing was measured (exit code $code); the log is $out/log"
-        results rdma
         {
             cat "$RESULTS/$STAMP.machine.txt"
             echo "guest:  $(tr -d '\r' < "$out/log" | sed -n 's/^guest: //p' | head -1), QEMU's software emulation"
