@@ -50,6 +50,12 @@ pub trait Handler: Send + Sync {
     fn serve(self: Arc<Self>, request: Request, answer: Answer) {
         answer(self.handle(request));
     }
+
+    /// What serves one connection, if that matters to the node: dropped when the connection has ended. Else all
+    /// are served by the node itself.
+    fn for_connection(self: Arc<Self>) -> Option<Arc<dyn Handler>> {
+        None
+    }
 }
 
 /// Carries requests to nodes and brings their replies.

@@ -177,6 +177,8 @@ pub struct RackStats {
     pub free: u64,
     /// Client processes there are now.
     pub clients: u64,
+    /// Of those, clients that have not mapped the rack's memory.
+    pub far_clients: u64,
     /// Accesses in place by clients of the rack: an estimate, from samples.
     pub hits: u64,
     /// Accesses by clients of the rack to pages of other racks.

@@ -81,6 +81,7 @@ fn as_json(cluster: &Cluster, racks: &[Rack]) -> Value {
             "capacity": stats.total * page,
             "used": stats.total.saturating_sub(stats.free) * page,
             "clients": stats.clients,
+            "clients_without_cxl": stats.far_clients,
         });
         for (name, count) in counts(stats) {
             value[name] = count.into();
@@ -162,7 +163,7 @@ fn row(cluster: &Cluster, rack: &Rack, before: Option<(&[Rack], f64)>) -> [Strin
         if cas.is_empty() { "-" } else { cas }.into(),
         size(stats.total * page),
         size(stats.total.saturating_sub(stats.free) * page),
-        stats.clients.to_string(),
+        clients(stats),
         count(hits),
         count(misses),
         count(direct),
@@ -171,6 +172,14 @@ fn row(cluster: &Cluster, rack: &Rack, before: Option<(&[Rack], f64)>) -> [Strin
         count(refused),
         format!("{}/{}", size(bytes_in as u64), size(bytes_out as u64)),
     ]
+}
+
+/// How many clients have mapped the memory, and how many have not, if there are any: `2+1`.
+fn clients(stats: &RackStats) -> String {
+    match (stats.clients.saturating_sub(stats.far_clients), stats.far_clients) {
+        (mapped, 0) => mapped.to_string(),
+        (mapped, far) => format!("{mapped}+{far}"),
+    }
 }
 
 #[cfg(test)]
