@@ -58,6 +58,7 @@ case $mode in
         [ -s "$out/raw" ] || die "nothing was measured (exit code $code); the log is $out/log"
         {
             cat "$RESULTS/$STAMP.machine.txt"
+            echo "load:   $(cut -d' ' -f1-3 /proc/loadavg) at the end, on $(nproc) processors"
             echo "guest:  $(tr -d '\r' < "$out/log" | sed -n 's/.*guest: //p' | head -1), QEMU's software emulation"
             echo
             awk -f "$ROOT/scripts/vm/numbers.awk" "$out/raw"
