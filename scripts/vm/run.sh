@@ -4,6 +4,8 @@
 # run.sh numbers   one-sided accesses beside perftest's in the same boot: ratios, since emulated time means nothing else;
 #                  exits 0 whatever the ratios are; raw results under scripts/bench/results
 # run.sh shell SCRIPT [NAME=VALUE...]   runs a script in the guest (see guest.sh), for looking into things
+# VM_NO_BUILD=1 runs a suite that was built before; FILTER gives parts of the names of the tests to run; VM_SECONDS how
+# long the guest may take.
 # As root what is missing is installed with apt-get. Without QEMU says so in a line that begins with "vm: skipped" and
 # exits 0. The kernel, the initramfs and the programs (target/rdma) are kept between runs.
 set -euo pipefail
