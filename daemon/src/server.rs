@@ -1,7 +1,7 @@
 //! Serving: which part of the daemon answers a request, and on which thread.
 //!
 //! Requests come from clients by the rings and from other daemons, tools and the master by the transport;
-//! what they ask is answered alike. [`Node::serve`] never waits. What can be done at once is done on the
+//! what they ask is answered alike. Those of clients that cannot map this rack's memory are [`far`](crate::far)'s. [`Node::serve`] never waits. What can be done at once is done on the
 //! calling thread; reading and writing pages of other racks goes on without a thread; the rest is for
 //! [`Workers`]: one pool for requests that may wait for other daemons, another for those from other
 //! daemons. The second kind waits for the clients of this rack, for the master and for acknowledgements

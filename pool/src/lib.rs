@@ -59,6 +59,9 @@
 //! # }
 //! ```
 //!
+//! A process on a host that cannot map the rack's memory uses [`Pool::connect_without_cxl`] instead. What is promised is the
+//! same; every access is a message by TCP to the daemon ([`proto::far`]).
+//!
 //! # Architecture
 //!
 //! | module | what it owns |
