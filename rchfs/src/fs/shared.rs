@@ -25,6 +25,7 @@ use pool::proto::meta::{Ino, MetaError, MetaReply, MetaRequest, NewNode};
 use pool::proto::mount::{Answer, MountError, MountReply, MountRequest};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// The most inodes in one message that says they are not used any more.
 const RELEASE: usize = 4096;
@@ -37,12 +38,20 @@ pub(super) struct Shared {
     pub dirty: Mutex<Vec<Arc<File>>>,
     /// Owners that have taken locks of fcntl(2), by inode: only they have something to give up at a close.
     pub lockers: Mutex<HashSet<(Ino, u64)>>,
+    /// The mount is over: no other session is opened.
+    pub leaving: AtomicBool,
 }
 
 impl Shared {
     pub fn new(session: Session) -> Self {
         let known = Known::new(session.current().generation);
-        Self { session, known, dirty: Mutex::default(), lockers: Mutex::default() }
+        Self {
+            session,
+            known,
+            dirty: Mutex::default(),
+            lockers: Mutex::default(),
+            leaving: AtomicBool::new(false),
+        }
     }
 
     /// Asks for an operation; waits for another session if this one has ended.
