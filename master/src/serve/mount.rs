@@ -59,9 +59,15 @@ impl Core {
                     let core = Arc::clone(self);
                     self.workers.run(move || core.serve_plainly(session, MetaRequest::Sync, answer));
                 }
-                MetaRequest::StatFs | MetaRequest::ReadLink { .. } | MetaRequest::ReadDir { .. } => {
+                MetaRequest::StatFs
+                | MetaRequest::ReadLink { .. }
+                | MetaRequest::ReadDir { plus: false, .. } => {
                     self.serve_plainly(session, request, answer);
                 }
+                MetaRequest::ReadDir { ino, .. } => self.enter(|core, m, fx| {
+                    let listed = core.list(m, session, ino, request);
+                    fx.answers.push((answer, listed));
+                }),
                 request => self.enter(|core, m, fx| {
                     core.operate(m, session, MountRequest::Do { session, request }, answer, fx);
                 }),

@@ -58,7 +58,8 @@ pub enum MountRequest {
         /// The session.
         session: u64,
     },
-    /// An operation. Answered by [`MountReply::Answer`].
+    /// An operation. Answered by [`MountReply::Answer`]. A directory that is listed with attributes has them only of those
+    /// entries of which the mount has a lease then, and its names may be kept if the directory is among what is granted.
     Do {
         /// The session.
         session: u64,

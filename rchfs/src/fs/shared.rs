@@ -21,10 +21,12 @@ use super::known::{At, Known, Name};
 use super::session::Session;
 use parking_lot::Mutex;
 use pool::proto::NodeId;
-use pool::proto::meta::{Ino, MetaError, MetaReply, MetaRequest, NewNode};
+use pool::proto::meta::{Attr, DirEntry, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode};
 use pool::proto::mount::{Answer, MountError, MountReply, MountRequest};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The most inodes in one message that says they are not used any more.
 const RELEASE: usize = 4096;
@@ -37,12 +39,20 @@ pub(super) struct Shared {
     pub dirty: Mutex<Vec<Arc<File>>>,
     /// Owners that have taken locks of fcntl(2), by inode: only they have something to give up at a close.
     pub lockers: Mutex<HashSet<(Ino, u64)>>,
+    /// The kernel asks for nothing any more.
+    pub over: AtomicBool,
 }
 
 impl Shared {
     pub fn new(session: Session) -> Self {
         let known = Known::new(session.current().generation);
-        Self { session, known, dirty: Mutex::default(), lockers: Mutex::default() }
+        Self {
+            session,
+            known,
+            dirty: Mutex::default(),
+            lockers: Mutex::default(),
+            over: AtomicBool::new(false),
+        }
     }
 
     /// Asks for an operation; waits for another session if this one has ended.
@@ -76,16 +86,29 @@ impl Shared {
         };
         let Answer { seq, result, granted, extents } = answer;
         let at = At { generation: current.generation, seq };
+        let listed = match (request, &result) {
+            (MetaRequest::ReadDir { ino, plus: true, .. }, Ok(MetaReply::Entries(entries))) => {
+                Some((*ino, entries))
+            }
+            _ => None,
+        };
+        let of_dir = listed.filter(|(dir, _)| granted.iter().any(|attr| attr.ino == *dir));
         granted.into_iter().for_each(|attr| {
             self.known.note(at, attr);
         });
+        if let Some((dir, entries)) = of_dir {
+            self.note_entries(at, dir, entries);
+        }
         self.note_names(at, request, &result);
         if let (Some(extents), Ok(MetaReply::Attr(attr))) = (extents, &result) {
             self.known.note_extents(at, attr.ino, extents, false);
         }
-        if let (MetaRequest::Make { node: NewNode::File, .. }, Ok(MetaReply::Attr(attr))) = (request, &result)
-        {
-            self.known.note_extents(at, attr.ino, Vec::new(), true);
+        if let (MetaRequest::Make { node, .. }, Ok(MetaReply::Attr(attr))) = (request, &result) {
+            match node {
+                NewNode::File => self.known.note_extents(at, attr.ino, Vec::new(), true),
+                NewNode::Dir => self.known.note_empty(at, attr.ino),
+                _ => {}
+            }
         }
         Ok(result?)
     }
@@ -105,10 +128,8 @@ impl Shared {
             | (MetaRequest::Unlink { parent, name } | MetaRequest::Rmdir { parent, name }, Ok(_)) => {
                 known.note_name(at, *parent, name, Name::Free);
             }
-            (MetaRequest::Rename { parent, name, new_parent, new_name, .. }, Ok(_)) => {
-                // Of two names of one inode both stay, so even the old one is not known to be free.
-                known.note_name(at, *parent, name, Name::Unknown);
-                known.note_name(at, *new_parent, new_name, Name::Unknown);
+            (MetaRequest::Rename { parent, name, new_parent, new_name, mode }, Ok(_)) => {
+                self.note_renamed(at, (*parent, name), (*new_parent, new_name), *mode);
             }
             (MetaRequest::GetXattr { ino, name }, Ok(MetaReply::Bytes(value))) => {
                 known.note_xattr(at, *ino, name, Some(value.clone()));
@@ -119,12 +140,79 @@ impl Shared {
             _ => {}
         }
     }
+
+    /// What the listing of a directory says, if it came with a lease of the directory.
+    fn note_entries(&self, at: At, dir: Ino, entries: &[DirEntry]) {
+        for entry in entries {
+            if let Some(attr) = entry.attr {
+                self.known.note(at, attr);
+                self.known.note_name(at, dir, &entry.name, Name::Is(entry.ino));
+            }
+        }
+    }
+
+    /// What a rename has made of two names. Of two names of one inode both stay, so even the old one is free only if
+    /// they were known to be of different ones. (Nobody has changed them since: that would have been revoked first, and
+    /// the kernel lets no other operation of this mount come between.)
+    fn note_renamed(&self, at: At, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) {
+        let (old, new) = (self.known.name(from.0, from.1), self.known.name(to.0, to.1));
+        let (old, new) = match (mode, old, new) {
+            (RenameMode::Exchange, Name::Is(a), Name::Is(b)) => (Name::Is(b), Name::Is(a)),
+            (RenameMode::Replace | RenameMode::NoReplace, Name::Is(a), Name::Free) => {
+                (Name::Free, Name::Is(a))
+            }
+            (RenameMode::Replace, Name::Is(a), Name::Is(b)) if a != b => (Name::Free, Name::Is(a)),
+            _ => (Name::Unknown, Name::Unknown),
+        };
+        self.known.note_name(at, from.0, from.1, old);
+        self.known.note_name(at, to.0, to.1, new);
+    }
 }
 
 impl Fs {
     /// Messages sent to the master so far about files; 0 if nobody else uses them.
     pub fn messages(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.session.messages())
+    }
+
+    /// How long the kernel may believe these attributes: as long as the lease holds under which they are known, if
+    /// nothing that is to be told to the master will change them.
+    pub fn attr_holds(&self, attr: &Attr) -> Duration {
+        let Some(shared) = &self.shared else { return Duration::ZERO };
+        let left = shared.session.left();
+        let known = shared.known.attr(attr.ino) == Some(*attr);
+        let keeps_back = |file: &File| file.touched.load(Ordering::Acquire) || file.state.read().dirty;
+        if known && !self.inodes.live(attr.ino).is_some_and(|file| keeps_back(&file)) {
+            left
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// How long the kernel may believe that the name stands for this inode, or for none.
+    pub fn name_holds(&self, dir: Ino, name: &[u8], is: Option<Ino>) -> Duration {
+        let Some(shared) = &self.shared else { return Duration::ZERO };
+        let left = shared.session.left();
+        let known = is.map_or(Name::Free, Name::Is);
+        if shared.known.name(dir, name) == known { left } else { Duration::ZERO }
+    }
+
+    /// `ino` is being opened. Its attributes may have been revoked while an answer with them was on its way to the
+    /// kernel, which did not know the inode then; now it does.
+    pub fn settle_doubt(&self, ino: Ino) {
+        if self.shared.is_some()
+            && self.inodes.settle_doubt(ino)
+            && let Some(kernel) = self.kernel.get()
+        {
+            kernel.attributes_changed(ino);
+        }
+    }
+
+    /// Whoever waits for a lock gives up, soon: the mount is over.
+    pub fn end_waits(&self) {
+        if let Some(shared) = &self.shared {
+            shared.over.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether other mounts use the files too.
