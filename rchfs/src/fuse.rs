@@ -428,8 +428,7 @@ impl Filesystem for FuseFs {
         mut reply: ReplyDirectoryPlus,
     ) {
         let listed = self.decider.readdir(Ino(ino.0), offset, true, |e, known| {
-            let (name, mut attr) = (OsStr::from_bytes(&e.name), self.attr(known.attr.as_ref()));
-            attr.kind = convert::file_type(e.kind);
+            let (name, attr) = (OsStr::from_bytes(&e.name), self.attr(known.attr.as_ref()));
             room(reply.add(INodeNo(e.ino.0), e.cookie, name, &one_ttl(known), &attr, GENERATION))
         });
         ok_or_reply!(reply, listed);

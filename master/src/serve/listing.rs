@@ -1,7 +1,7 @@
 //! Listing a directory with attributes, and the leases that come along.
 //!
-//! A listing revokes nothing and waits for nobody: entries that others may be changing come without attributes, and
-//! the mount asks for those when it needs them.
+//! A listing revokes nothing and waits for nobody: attributes of entries that others may be changing come without a
+//! lease, and the mount asks for them again when it needs them.
 
 use super::Core;
 use crate::mounts::Mounts;
@@ -33,6 +33,7 @@ impl Core {
         let seq = m.seq;
         let mut granted: Vec<Attr> = Vec::new();
         if let Ok(MetaReply::Entries(entries)) = &mut result {
+            granted.reserve(entries.len() + 1);
             if is_free(m, session, dir)
                 && let Ok(attr) = self.ns.read().attr(dir)
             {
@@ -41,10 +42,9 @@ impl Core {
             }
             for entry in entries {
                 let named = !matches!(&entry.name[..], b"." | b"..");
-                if named && entry.attr.is_some() && is_free(m, session, entry.ino) {
+                if named && is_free(m, session, entry.ino) {
                     m.leases.grant(entry.ino, session, Mode::Shared, seq);
-                } else {
-                    entry.attr = None;
+                    granted.extend(entry.attr.take());
                 }
             }
         }

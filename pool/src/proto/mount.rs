@@ -58,8 +58,9 @@ pub enum MountRequest {
         /// The session.
         session: u64,
     },
-    /// An operation. Answered by [`MountReply::Answer`]. A directory that is listed with attributes has them only of those
-    /// entries of which the mount has a lease then, and its names may be kept if the directory is among what is granted.
+    /// An operation. Answered by [`MountReply::Answer`]. When a directory is listed with attributes,
+    /// those of which the mount has a lease then are not in the entries but among what is granted; and if the directory
+    /// is, too, what its names stand for may be kept.
     Do {
         /// The session.
         session: u64,

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use pool::proto::NodeId;
 use pool::proto::meta::{Attr, DirEntry, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode};
 use pool::proto::mount::{Answer, MountError, MountReply, MountRequest};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -84,20 +84,16 @@ impl Shared {
         let MountReply::Answer(answer) = self.session.call(message)? else {
             return Err(FsError::BadReply(NodeId::Master));
         };
-        let Answer { seq, result, granted, extents } = answer;
+        let Answer { seq, mut result, granted, extents } = answer;
         let at = At { generation: current.generation, seq };
-        let listed = match (request, &result) {
-            (MetaRequest::ReadDir { ino, plus: true, .. }, Ok(MetaReply::Entries(entries))) => {
-                Some((*ino, entries))
-            }
-            _ => None,
-        };
-        let of_dir = listed.filter(|(dir, _)| granted.iter().any(|attr| attr.ino == *dir));
-        granted.into_iter().for_each(|attr| {
-            self.known.note(at, attr);
-        });
-        if let Some((dir, entries)) = of_dir {
-            self.note_entries(at, dir, entries);
+        if let (MetaRequest::ReadDir { ino, plus: true, .. }, Ok(MetaReply::Entries(entries))) =
+            (request, &mut result)
+        {
+            self.note_entries(at, *ino, entries, &granted);
+        } else {
+            granted.into_iter().for_each(|attr| {
+                self.known.note(at, attr);
+            });
         }
         self.note_names(at, request, &result);
         if let (Some(extents), Ok(MetaReply::Attr(attr))) = (extents, &result) {
@@ -141,11 +137,17 @@ impl Shared {
         }
     }
 
-    /// What the listing of a directory says, if it came with a lease of the directory.
-    fn note_entries(&self, at: At, dir: Ino, entries: &[DirEntry]) {
+    /// What the listing of a directory says. Each entry has its attributes then.
+    fn note_entries(&self, at: At, dir: Ino, entries: &mut [DirEntry], granted: &[Attr]) {
+        let leased: HashMap<Ino, Attr> = granted.iter().map(|attr| (attr.ino, *attr)).collect();
+        granted.iter().for_each(|attr| {
+            self.known.note(at, *attr);
+        });
         for entry in entries {
-            if let Some(attr) = entry.attr {
-                self.known.note(at, attr);
+            if entry.attr.is_none() {
+                entry.attr = leased.get(&entry.ino).copied();
+            }
+            if leased.contains_key(&dir) && !matches!(&entry.name[..], b"." | b"..") {
                 self.known.note_name(at, dir, &entry.name, Name::Is(entry.ino));
             }
         }

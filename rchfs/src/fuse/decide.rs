@@ -435,7 +435,7 @@ impl Decider {
     }
 
     /// READDIR, and with `plus` READDIRPLUS: calls `add` for each entry after `after` until it says that
-    /// there is no room. With `plus` entries have attributes; those of which there are none go without, as in READDIR.
+    /// there is no room. With `plus` every entry has attributes.
     pub fn readdir(
         &self,
         ino: Ino,
@@ -448,15 +448,15 @@ impl Decider {
             let entries = self.fs.readdir(ino, after, DIR_BATCH, plus).map_err(code)?;
             let Some(last) = entries.last() else { return Ok(()) };
             after = last.cookie;
-            for e in &entries {
-                // The kernel counts every entry with attributes but these two as a lookup.
+            for e in entries.iter().filter(|e| !plus || e.attr.is_some()) {
+                // The kernel counts every entry but these two as a lookup.
                 let attr = e.attr.filter(|_| plus && e.name != b"." && e.name != b"..");
                 let known = match attr {
                     Some(attr) => {
                         self.fs.looked_up(e.ino);
                         self.named(ino, &e.name, attr)
                     }
-                    None => Known { attr: None, name_ttl: Duration::ZERO, attr_ttl: Duration::ZERO },
+                    None => Known { attr: e.attr, name_ttl: Duration::ZERO, attr_ttl: Duration::ZERO },
                 };
                 if add(e, &known) == Room::Full {
                     if attr.is_some() {
