@@ -11,6 +11,7 @@
 use crate::config::{ClusterConfig, DaemonError};
 use crate::context::Context;
 use crate::counters::Counters;
+use crate::far::{Connection, Far, Itself};
 use crate::frames::FrameTable;
 use crate::ids::Ids;
 use crate::member::{self, MasterError, Member};
@@ -79,7 +80,7 @@ impl ClusterDaemon {
         let frames = Arc::new(FrameTable::new(Arc::new(region), state));
         frames.set_reserve(reserve);
         let trimmer = Trimmer::start(&frames).map_err(DaemonError::Thread)?;
-        let node = node(&config, cluster, transport, frames, member);
+        let node = node(&config, cluster, transport, frames, member, found);
         let rings = Arc::new(Rings::start(&node)?);
         let rings = Arc::clone(node.rings.get_or_init(|| rings));
         let (pulse, ended) = (Pulse::default(), AtomicBool::new(false));
@@ -144,6 +145,7 @@ impl ClusterDaemon {
             log::warn!("the master was not told that this daemon ends: {error}");
         }
         self.node.remote.close();
+        self.node.far.close();
         self.node.ctx.workers.close();
         self.node.peers.close();
         self.rings.close();
@@ -163,6 +165,10 @@ impl Handler for ClusterDaemon {
     fn serve(self: Arc<Self>, request: Request, answer: Answer) {
         self.node.serve(request, answer);
     }
+
+    fn for_connection(self: Arc<Self>) -> Option<Arc<dyn Handler>> {
+        Some(Arc::new(Connection::new(&self.node)))
+    }
 }
 
 impl Drop for ClusterDaemon {
@@ -177,6 +183,7 @@ fn node(
     transport: Arc<dyn Transport>,
     frames: Arc<FrameTable>,
     member: Arc<Member>,
+    found: Found,
 ) -> Arc<Node> {
     let in_place = InPlace::new(Arc::clone(frames.region()));
     let swap = &config.swap;
@@ -202,7 +209,11 @@ fn node(
     let (racks, peers, gone) = (Racks::new(config.rack), workers(), Mutex::default());
     let hits_before = Slots::new(ctx.frames.region()).hits();
     let rings = OnceLock::new();
-    Arc::new(Node { ctx, remote, objects, racks, member, ids, peers, rings, gone, hits_before })
+    Arc::new_cyclic(|node| {
+        let itself = Itself::new(NodeId::Daemon(ctx.rack), node.clone(), 2 * ctx.deadline);
+        let far = Far::new(&ctx, itself, found == Found::Region);
+        Node { ctx, remote, objects, racks, member, ids, peers, far, rings, gone, hits_before }
+    })
 }
 
 /// Threads for requests that wait. Many, since most of them do nothing but wait for another rack.
@@ -359,12 +370,14 @@ impl Heart {
 
 impl Node {
     /// How this rack does.
-    fn stats(&self, clients: u64) -> RackStats {
+    fn stats(&self, mapped: u64) -> RackStats {
         let (stat, counters) = (self.ctx.frames.stat(), &self.ctx.counters);
+        let far_clients = self.far.sweep() as u64;
         RackStats {
             total: stat.total,
             free: stat.free,
-            clients,
+            clients: mapped + far_clients,
+            far_clients,
             hits: Slots::new(self.ctx.frames.region()).hits().wrapping_sub(self.hits_before),
             misses: counters.misses.get(),
             direct: counters.direct.get(),

@@ -7,6 +7,7 @@ mod config;
 mod context;
 mod counters;
 mod extents;
+mod far;
 mod frames;
 mod give;
 mod holders;
@@ -135,9 +136,11 @@ impl Handler for Daemon {
     fn handle(&self, request: Request) -> Reply {
         match request {
             Request::Page(request) => Reply::Page(self.page_request(request)),
-            Request::Meta(_) | Request::Mount(_) | Request::Peer(_) | Request::Cluster(_) => {
-                Reply::Unsupported
-            }
+            Request::Meta(_)
+            | Request::Mount(_)
+            | Request::Peer(_)
+            | Request::Cluster(_)
+            | Request::Far(_) => Reply::Unsupported,
         }
     }
 }

@@ -4,7 +4,9 @@
 //! What swaps and references ask of the master is theirs ([`remote`](crate::remote)).
 
 use pool::addr::{PageId, RackId};
-use pool::proto::cluster::{Cluster, ClusterError, ClusterReply, ClusterRequest, Rack, RackJoin, RackStats};
+use pool::proto::cluster::{
+    Cluster, ClusterError, ClusterReply, ClusterRequest, Rack, RackJoin, RackStats, Ways,
+};
 use pool::proto::page::PageError;
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::{Transport, TransportError};
@@ -79,7 +81,7 @@ impl Member {
     }
 
     /// Gives a sign of life; gets the racks there are.
-    pub fn beat(&self, stats: RackStats, oldest_swap: u64, ways: String) -> Result<Vec<Rack>, MasterError> {
+    pub fn beat(&self, stats: RackStats, oldest_swap: u64, ways: Ways) -> Result<Vec<Rack>, MasterError> {
         let (rack, incarnation) = self.id();
         match self.ask(ClusterRequest::Beat { rack, incarnation, stats, oldest_swap, ways })? {
             ClusterReply::Racks(racks) => Ok(racks),

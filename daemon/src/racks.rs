@@ -120,7 +120,12 @@ mod tests {
             region_id: 1,
             transport: "tcp".into(),
         };
-        Rack { join, alive, stats: RackStats { total: 100, free, ..RackStats::default() } }
+        Rack {
+            join,
+            cas: String::new(),
+            alive,
+            stats: RackStats { total: 100, free, ..RackStats::default() },
+        }
     }
 
     #[test]

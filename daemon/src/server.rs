@@ -11,6 +11,7 @@
 //! Every request is answered exactly once, also if the daemon ends first.
 
 use crate::context::Context;
+use crate::far::Far;
 use crate::ids::Ids;
 use crate::member::Member;
 use crate::objects::Objects;
@@ -36,6 +37,8 @@ pub(crate) struct Node {
     pub ids: Arc<Ids>,
     /// Threads for requests of other daemons.
     pub peers: Workers,
+    /// Clients that have not mapped this rack's memory.
+    pub far: Arc<Far>,
     /// The rings of this rack, once they are served.
     pub rings: OnceLock<Arc<Rings>>,
     /// Pages freed here that may have been made elsewhere, for the master to hear.
@@ -80,7 +83,9 @@ impl Node {
             Request::Peer(request) => {
                 self.serve_peer(request, Once::new(move |result| answer(Reply::Peer(result))));
             }
-            Request::Cluster(_) | Request::Meta(_) | Request::Mount(_) => answer(Reply::Unsupported),
+            Request::Cluster(_) | Request::Meta(_) | Request::Mount(_) | Request::Far(_) => {
+                answer(Reply::Unsupported);
+            }
         }
     }
 

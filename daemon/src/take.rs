@@ -180,7 +180,8 @@ impl Node {
     pub fn reconcile(&self, held: &[PageRun], ids: Range<u64>, free: bool) -> Result<Reconciled, PageError> {
         let (leaked, found) = self.ctx.frames.compare(held, &ids, free)?;
         let leaked = self.free_here(&leaked)?.freed;
-        let clients = self.rings.get().map(|rings| rings.sweep() as u64);
+        let far = self.far.sweep_and_expect();
+        let clients = self.rings.get().map(|rings| (rings.sweep() + far) as u64);
         Ok(Reconciled { clients, leaked, ..found })
     }
 

@@ -22,7 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use pool::addr::{PageId, PageRun, RackId};
 use pool::proto::NodeId;
 use pool::proto::cluster::{
-    Cluster, ClusterError, ClusterReply, ClusterRequest, Move, RackJoin, RackStats, SwapToken,
+    Cluster, ClusterError, ClusterReply, ClusterRequest, Move, RackJoin, RackStats, SwapToken, Ways,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl ClusterState {
         rack: RackId,
         incarnation: u64,
         stats: RackStats,
-        ways: String,
+        ways: Ways,
     ) -> Result<ClusterReply, ClusterError> {
         let now = self.clock.elapsed();
         let mut members = self.members.lock();

@@ -31,7 +31,7 @@ pub(crate) struct Parked {
     /// directory before this request is done, they stay given up.
     pub given_up: HashSet<(u64, Ino, Vec<u8>)>,
     /// What it will change.
-    pub changes: Vec<Ino>,
+    pub changes: HashSet<Ino>,
 }
 
 impl Parked {

@@ -5,7 +5,7 @@
 //! the master serves it.
 
 use pool::addr::RackId;
-use pool::proto::cluster::{Cluster, ClusterError, Rack, RackJoin, RackStats};
+use pool::proto::cluster::{Cluster, ClusterError, Rack, RackJoin, RackStats, Ways};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(crate) struct Racks {
 #[derive(Debug)]
 struct Known {
     join: RackJoin,
+    /// As [`Rack::cas`].
+    cas: String,
     stats: RackStats,
     presence: Presence,
 }
@@ -58,7 +60,8 @@ pub(crate) fn check_region(join: &RackJoin, cluster: &Cluster) -> Result<(), Clu
 impl Racks {
     /// A rack that was there before the start of the master.
     pub(crate) fn remember(&mut self, join: RackJoin) {
-        let known = Known { stats: RackStats::default(), presence: Presence::Unseen, join };
+        let (stats, cas) = (RackStats::default(), String::new());
+        let known = Known { stats, presence: Presence::Unseen, cas, join };
         self.known.insert(known.join.rack, known);
     }
 
@@ -86,7 +89,8 @@ impl Racks {
         let again = before
             .filter(|known| known.join.incarnation == join.incarnation && known.presence != Presence::Unseen);
         let stats = again.map(|known| known.stats);
-        let known = Known { stats: stats.unwrap_or_default(), presence: Presence::Heard(now), join };
+        let cas = again.map(|known| known.cas.clone()).unwrap_or_default();
+        let known = Known { stats: stats.unwrap_or_default(), presence: Presence::Heard(now), cas, join };
         self.known.insert(known.join.rack, known);
         stats.is_none()
     }
@@ -100,11 +104,11 @@ impl Racks {
         rack: RackId,
         incarnation: u64,
         stats: RackStats,
-        ways: String,
+        ways: Ways,
         now: Duration,
     ) -> Result<(), ClusterError> {
         let known = self.serving(rack, incarnation)?;
-        (known.stats, known.join.transport) = (stats, ways);
+        (known.stats, known.join.transport, known.cas) = (stats, ways.transport, ways.cas);
         known.presence = Presence::Heard(now);
         Ok(())
     }
@@ -152,8 +156,12 @@ impl Racks {
 
     /// All racks, in the order of their ids.
     pub(crate) fn list(&self, now: Duration) -> Vec<Rack> {
-        let rack =
-            |known: &Known| Rack { join: known.join.clone(), alive: known.is_alive(now), stats: known.stats };
+        let rack = |known: &Known| Rack {
+            join: known.join.clone(),
+            cas: known.cas.clone(),
+            alive: known.is_alive(now),
+            stats: known.stats,
+        };
         self.known.values().map(rack).collect()
     }
 }
@@ -179,6 +187,10 @@ mod tests {
         }
     }
 
+    fn ways(transport: &str) -> Ways {
+        Ways { transport: transport.into(), cas: "home CPU".into() }
+    }
+
     fn after(millis: u64) -> Duration {
         T0 + Duration::from_millis(millis)
     }
@@ -187,7 +199,7 @@ mod tests {
     fn a_rack_in_use_is_refused_until_its_daemon_is_silent_for_five_seconds() {
         let mut racks = Racks::default();
         assert!(racks.join(join(3, 1), T0));
-        racks.beat(RackId(3), 1, RackStats::default(), "tcp".into(), after(1000)).unwrap();
+        racks.beat(RackId(3), 1, RackStats::default(), ways("tcp"), after(1000)).unwrap();
         let addr = "host:1".into();
         let in_use = Err(ClusterError::RackInUse { rack: RackId(3), addr });
         assert_eq!(racks.check(&join(3, 2), after(5999)), in_use);
@@ -198,7 +210,7 @@ mod tests {
         assert_eq!(racks.check(&join(3, 2), after(6000)), Ok(()));
         assert!(racks.join(join(3, 2), after(6000)));
         assert_eq!(
-            racks.beat(RackId(3), 1, RackStats::default(), "tcp".into(), after(6001)),
+            racks.beat(RackId(3), 1, RackStats::default(), ways("tcp"), after(6001)),
             Err(ClusterError::NotJoined(RackId(3)))
         );
     }
@@ -209,7 +221,7 @@ mod tests {
         racks.join(join(3, 1), T0);
         assert!(!racks.list(after(60_000))[0].alive);
         racks
-            .beat(RackId(3), 1, RackStats { free: 9, ..RackStats::default() }, "rdma:1".into(), after(60_000))
+            .beat(RackId(3), 1, RackStats { free: 9, ..RackStats::default() }, ways("rdma:1"), after(60_000))
             .unwrap();
         let listed = racks.list(after(60_001));
         assert!(listed[0].alive && listed[0].stats.free == 9);
@@ -226,7 +238,7 @@ mod tests {
         assert!(!racks.list(T0)[0].alive);
         assert_eq!(racks.check(&join(3, 2), T0), Ok(()));
         assert_eq!(
-            racks.beat(RackId(3), 1, RackStats::default(), "tcp".into(), T0),
+            racks.beat(RackId(3), 1, RackStats::default(), ways("tcp"), T0),
             Err(ClusterError::NotJoined(RackId(3)))
         );
     }
@@ -237,7 +249,7 @@ mod tests {
         racks.remember(join(3, 1));
         assert!(!racks.list(T0)[0].alive);
         assert_eq!(
-            racks.beat(RackId(3), 1, RackStats::default(), "tcp".into(), T0),
+            racks.beat(RackId(3), 1, RackStats::default(), ways("tcp"), T0),
             Err(ClusterError::NotJoined(RackId(3)))
         );
         assert!(racks.join(join(3, 1), T0), "it is new to this term");
@@ -263,7 +275,7 @@ mod tests {
         racks.join(join(2, 1), T0);
         assert_eq!(racks.quiet(T0), Some(vec![RackId(1), RackId(2)]));
         let busy = RackStats { clients: 1, ..RackStats::default() };
-        racks.beat(RackId(2), 1, busy, "tcp".into(), T0).unwrap();
+        racks.beat(RackId(2), 1, busy, ways("tcp"), T0).unwrap();
         assert_eq!(racks.quiet(T0), None);
         racks.leave(RackId(2), 1).unwrap();
         assert_eq!(racks.quiet(T0), None, "its clients may still be there");

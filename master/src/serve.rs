@@ -205,7 +205,7 @@ impl Core {
             Request::Cluster(request) => {
                 self.cluster.as_ref().is_none_or(|cluster| cluster.is_quick(request))
             }
-            Request::Page(_) | Request::Peer(_) | Request::Mount(_) => true,
+            Request::Page(_) | Request::Peer(_) | Request::Mount(_) | Request::Far(_) => true,
         }
     }
 
@@ -361,7 +361,7 @@ fn plan(e: &mut Edit, request: MetaRequest) -> Result<MetaReply, MetaError> {
             ops::commit(e, &ops::Commit { ino, extents, size, touch, kill_suid })
         }
         MetaRequest::Punch { ino, from, to } => ops::punch(e, ino, from, to),
-        MetaRequest::Clone { from, to, pages, size } => ops::clone(e, from, to, pages, size),
+        MetaRequest::Clone { from, to, pages, size, expect } => ops::clone(e, from, to, pages, size, expect),
         MetaRequest::CloneTree { from, to, caller } => ops::clone_tree(e, from, to, caller),
         MetaRequest::SetXattr { ino, caller, name, value, mode } => {
             ops::setxattr(e, &ops::SetXattr { ino, caller, name, value, mode })

@@ -5,6 +5,7 @@
 //! | `access` | what can be done to bytes, here and elsewhere |
 //! | [`in_place`] | touching bytes of this rack: plain loads and stores, by way of a slot |
 //! | `lease` | which slot a thread has |
+//! | `far` | all of an access where the rack's memory is not mapped, by messages to its daemon |
 //! | `remote` | the rest of an access: bytes of other racks, by messages to the daemon of this one |
 //! | `alloc` | getting pages and objects, and giving them back, by messages to the daemon |
 //! | `join` | finding the rack's region by way of the master |
@@ -14,6 +15,7 @@
 
 mod access;
 mod alloc;
+mod far;
 pub mod in_place;
 mod join;
 mod lease;
@@ -25,6 +27,7 @@ use crate::error::PoolError;
 use crate::proto::page::{PageReply, PageRequest};
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::{Transport, TransportError};
+use far::Far;
 use in_place::InPlace;
 use join::Membership;
 use std::sync::Arc;
@@ -46,12 +49,21 @@ pub struct Pool {
 }
 
 struct Inner {
-    in_place: InPlace,
+    memory: Memory,
+    page_size: PageSize,
     rack: RackId,
     /// Reaches the daemon of the rack.
     transport: Arc<dyn Transport>,
     /// `None` where there is no master.
     membership: Option<Membership>,
+}
+
+/// The rack's memory.
+enum Memory {
+    /// Mapped here.
+    Mapped(InPlace),
+    /// Not mapped: the daemon touches it.
+    Far(Far),
 }
 
 impl Pool {
@@ -76,20 +88,58 @@ impl Pool {
         transport: Arc<dyn Transport>,
         membership: Option<Membership>,
     ) -> Result<Self, PoolError> {
-        let in_place = InPlace::new(region);
-        let pool = Self { inner: Arc::new(Inner { in_place, rack, transport, membership }) };
+        let pool = Self::of(InPlace::new(region), rack, transport, membership);
         pool.stat()?;
         Ok(pool)
+    }
+
+    /// The pool as the daemon of `rack` itself uses it, with the access slots that it has already; `transport` reaches
+    /// that daemon. Sends nothing.
+    pub fn within(in_place: InPlace, rack: RackId, transport: Arc<dyn Transport>) -> Self {
+        Self::of(in_place, rack, transport, None)
+    }
+
+    fn of(
+        in_place: InPlace,
+        rack: RackId,
+        transport: Arc<dyn Transport>,
+        membership: Option<Membership>,
+    ) -> Self {
+        let page_size = in_place.region().geometry().page_size;
+        let memory = Memory::Mapped(in_place);
+        Self { inner: Arc::new(Inner { memory, page_size, rack, transport, membership }) }
     }
 
     /// The size of a page.
     #[inline]
     pub fn page_size(&self) -> PageSize {
-        self.region().geometry().page_size
+        self.inner.page_size
     }
 
-    fn region(&self) -> &Region {
-        self.inner.in_place.region()
+    /// Whether this process has mapped the rack's memory; else its daemon touches it.
+    #[inline]
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.inner.memory, Memory::Mapped(_))
+    }
+
+    /// How often pages that this client has taken, and that are in no file, may have been taken from it, because
+    /// it was not heard of. Never, where the memory is mapped.
+    pub fn lapses(&self) -> u64 {
+        match &self.inner.memory {
+            Memory::Mapped(_) => 0,
+            Memory::Far(far) => far.lapses(),
+        }
+    }
+
+    /// Makes sure that the daemon knows of this client now. As [`lapses`](Self::lapses).
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub fn check_in(&self) -> Result<u64, PoolError> {
+        match &self.inner.memory {
+            Memory::Mapped(_) => Ok(0),
+            Memory::Far(far) => far.check_in(),
+        }
     }
 
     /// The rack that this client is part of.
@@ -99,7 +149,10 @@ impl Pool {
 
     /// Sends `request` to the daemon of the rack.
     fn call(&self, request: PageRequest) -> Result<PageReply, PoolError> {
-        let reply = self.inner.transport.call(self.daemon(), Request::Page(request));
+        let reply = match &self.inner.memory {
+            Memory::Mapped(_) => self.inner.transport.call(self.daemon(), Request::Page(request)),
+            Memory::Far(far) => far.call(request),
+        };
         match reply.map_err(|error| self.explain(error))? {
             Reply::Page(reply) => Ok(reply?),
             _ => Err(self.mismatch()),
@@ -143,6 +196,11 @@ impl Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("rack", &self.inner.rack).field("region", self.region()).finish()
+        let mut text = f.debug_struct("Pool");
+        text.field("rack", &self.inner.rack);
+        if let Memory::Mapped(in_place) = &self.inner.memory {
+            text.field("region", in_place.region());
+        }
+        text.finish()
     }
 }

@@ -23,8 +23,6 @@
 //!
 //! - Each key is linearizable under all operations but [`scan`](Dht::scan) and [`stats`](Dht::stats), from any
 //!   client in any rack, while pages move, the table grows, and clients are killed or stopped.
-//!   (When clients are *killed* this is not established: the checker of histories objects in about every second run; see
-//!   the ignored test in `tests/tests/dht`.)
 //! - No operation waits for another client. One that is killed leaves at most a few records and a page that nobody
 //!   frees; one that is stopped and goes on later changes nothing that it should not.
 //! - Keys have up to 16 MiB and values up to 1 TiB. What does not fit into a page with its header has pages of its own.

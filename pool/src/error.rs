@@ -61,10 +61,16 @@ pub enum PoolError {
     #[error("the daemon of rack {0} has a new region; attach again")]
     StaleRegion(RackId),
     /// The region that the master names cannot be mapped here.
-    #[error("{0}; a client must be on a host of its rack, with the right to write that file")]
+    #[error(
+        "{0}; a client must be on a host of its rack, with the right to write that file; elsewhere use cxl=none, which \
+         goes by way of the daemon (rcmp: --cxl none)"
+    )]
     Region(String),
     /// The region belongs to another cluster.
-    #[error("the region belongs to cluster {found:032x} and the master serves {wanted:032x}")]
+    #[error(
+        "the region belongs to cluster {found:032x} and the master serves {wanted:032x}; if this is no host of the rack, \
+         use cxl=none"
+    )]
     OtherCluster {
         /// The region's.
         found: u128,
@@ -80,7 +86,9 @@ pub enum PoolError {
         wanted: PageSize,
     },
     /// The region belongs to another rack.
-    #[error("the region belongs to rack {found}, not {wanted}")]
+    #[error(
+        "the region belongs to rack {found}, not {wanted}; if this is no host of that rack, use cxl=none"
+    )]
     WrongRack {
         /// The region's rack.
         found: RackId,
@@ -93,6 +101,10 @@ pub enum PoolError {
     /// The rack that holds the page cannot be reached.
     #[error("{0}")]
     Unreachable(String),
+    /// A client without CXL was cut off, and cannot say any more that it alone writes there: the write may or may
+    /// not have been done.
+    #[error("the client was cut off from its daemon; what was written meanwhile may be lost")]
+    Lapsed,
     /// The daemon's operating system failed it.
     #[error("{0}")]
     Os(String),

@@ -3,6 +3,7 @@
 //! | module | who asks whom |
 //! | --- | --- |
 //! | [`page`] | a client asks its rack's daemon; the master asks any daemon |
+//! | [`far`] | a client that cannot map its rack's memory asks the daemon there |
 //! | [`peer`] | the daemon of a rack asks that of another |
 //! | [`cluster`] | daemons, clients and tools ask the master about racks and where pages are |
 //! | [`meta`] | the embedded mount asks the master about files |
@@ -11,6 +12,7 @@
 //! A [`Transport`](crate::transport::Transport) carries them; it never interprets them.
 
 pub mod cluster;
+pub mod far;
 pub mod meta;
 pub mod mount;
 pub mod page;
@@ -51,6 +53,8 @@ pub enum Request {
     Meta(meta::MetaRequest),
     /// For the master, from a mount of a cluster.
     Mount(mount::MountRequest),
+    /// For a daemon, from a client that cannot map the rack's memory.
+    Far(far::FarRequest),
 }
 
 /// Any reply.
@@ -66,6 +70,8 @@ pub enum Reply {
     Meta(Result<meta::MetaReply, meta::MetaError>),
     /// To a [`Request::Mount`].
     Mount(Result<mount::MountReply, mount::MountError>),
+    /// To a [`Request::Far`].
+    Far(Result<far::FarReply, far::FarError>),
     /// The node does not serve requests of this kind.
     Unsupported,
 }

@@ -12,6 +12,8 @@ mod status;
 mod units;
 mod wipe;
 
+use crate::addr::RackId;
+use crate::client::Pool;
 use crate::dht::DhtError;
 use crate::error::PoolError;
 use crate::proto::cluster::ClusterError;
@@ -50,6 +52,28 @@ struct MasterArg {
     /// The master's HOST:PORT.
     #[arg(long, default_value = "127.0.0.1:31850", value_name = "HOST:PORT")]
     master: String,
+    /// `none` on a host that cannot map the rack's memory: everything goes by way of its daemon, over TCP.
+    #[arg(long, value_enum, default_value_t = Cxl::Map)]
+    cxl: Cxl,
+}
+
+/// How the pool is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Cxl {
+    /// The rack's memory is mapped.
+    Map,
+    /// It is not: the daemon of the rack reads and writes.
+    None,
+}
+
+impl MasterArg {
+    /// The pool, as a client of that rack.
+    fn pool(&self, rack: RackId) -> Result<Pool, PoolError> {
+        match self.cxl {
+            Cxl::Map => Pool::connect(&self.master, rack),
+            Cxl::None => Pool::connect_without_cxl(&self.master, rack),
+        }
+    }
 }
 
 /// Why `rcmp` failed.

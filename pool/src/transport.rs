@@ -23,11 +23,15 @@ pub use ring::{RingError, RingTransport};
 pub use route::Route;
 pub use tcp::{Tcp, TcpConfig};
 
+use crate::proto::cluster::Ways;
 use crate::proto::peer::{PeerReply, PeerRequest, RemoteAt};
 use crate::proto::{NodeId, Reply, Request};
 use fabric::broken;
 use std::sync::Arc;
 use thiserror::Error;
+
+/// Who compares and swaps words, in [`Ways::cas`].
+const CAS: &str = "home CPU";
 
 /// Takes an answer; called once, from any thread, and must not wait for anything.
 pub type Done<T> = Box<dyn FnOnce(Result<T, TransportError>) + Send>;
@@ -45,6 +49,12 @@ pub trait Handler: Send + Sync {
     /// thread. Must not wait for another node, nor for a client.
     fn serve(self: Arc<Self>, request: Request, answer: Answer) {
         answer(self.handle(request));
+    }
+
+    /// What serves one connection, if that matters to the node: dropped when the connection has ended. Else all
+    /// are served by the node itself.
+    fn for_connection(self: Arc<Self>) -> Option<Arc<dyn Handler>> {
+        None
     }
 }
 
@@ -137,9 +147,9 @@ pub trait Transport: Send + Sync {
         Err(broken(from, "there is none here"))
     }
 
-    /// How other daemons are reached, for people.
-    fn ways(&self) -> String {
-        "tcp".into()
+    /// How other daemons are reached, and who does compare-and-swap for them here.
+    fn ways(&self) -> Ways {
+        Ways { transport: "tcp".into(), cas: CAS.into() }
     }
 }
 

@@ -72,6 +72,10 @@ impl Fabric for Pretended {
         "pretended".into()
     }
 
+    fn atomics(&self) -> &'static str {
+        "GLOB"
+    }
+
     fn begin(&self) -> Result<(Box<dyn Begun>, Vec<u8>), String> {
         Ok((Box::new(self.clone()), Vec::new()))
     }
@@ -182,8 +186,8 @@ impl Rig {
     #[track_caller]
     fn until(&self, ways: &str) {
         let begun = Instant::now();
-        while self.racks.ways() != ways {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{}, not {ways}", self.racks.ways());
+        while self.racks.ways().transport != ways {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}, not {ways}", self.racks.ways());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -213,6 +217,7 @@ fn data(of: u8) -> Result<Access<Vec<u8>>, TransportError> {
 #[test]
 fn an_access_goes_by_the_link_only_with_the_links_key() {
     let rig = Rig::linked();
+    assert_eq!(rig.racks.ways().cas, "home CPU (device: GLOB)");
     assert_eq!(rig.read(5), data(BY_LINK));
     assert_eq!(rig.write(5), Ok(Access::Done(())));
     assert_eq!((rig.wire.accesses.load(Ordering::SeqCst), rig.tcp.accesses()), (2, 0));
@@ -235,7 +240,8 @@ fn a_link_whose_key_was_withdrawn_is_replaced() {
 fn without_rdma_there_all_goes_by_tcp() {
     let rig = Rig::new();
     rig.tcp.no_rdma.store(true, Ordering::SeqCst);
-    assert_eq!(rig.racks.ways(), "tcp", "none here either");
+    assert_eq!(rig.racks.ways().transport, "tcp", "none here either");
+    assert_eq!(rig.racks.ways().cas, "home CPU");
     rig.attach();
     rig.until("tcp:1");
     assert_eq!(rig.read(5), data(BY_TCP));

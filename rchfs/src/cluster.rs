@@ -58,7 +58,10 @@ impl Joined {
     pub fn start(settings: &ClusterSettings) -> Result<Self, JoinError> {
         let master = settings.master.clone();
         let join = || {
-            let pool = Pool::connect(&settings.master, settings.rack)?;
+            let pool = match settings.no_cxl {
+                false => Pool::connect(&settings.master, settings.rack)?,
+                true => Pool::connect_without_cxl(&settings.master, settings.rack)?,
+            };
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             let by = format!("process {} on {}, rack {}", std::process::id(), host.trim(), settings.rack);
             let session = Session::open(pool.transport(), by)?;
@@ -107,6 +110,7 @@ impl Joined {
 impl fmt::Display for Joined {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.pool.stat().map_or(0, |stat| stat.total * self.pool.page_size().bytes());
-        write!(f, "rack {} of the cluster at {}, {} in all", self.pool.rack(), self.master, Bytes(total))
+        let way = if self.pool.is_mapped() { "" } else { " by way of its daemon" };
+        write!(f, "rack {}{way} of the cluster at {}, {} in all", self.pool.rack(), self.master, Bytes(total))
     }
 }

@@ -9,6 +9,7 @@
 mod clone;
 pub mod errno;
 pub mod error;
+mod far;
 pub mod file;
 mod handles;
 mod held;

@@ -10,5 +10,5 @@ guest_up() {
     ndctl create-namespace -f -e namespace0.0 -m devdax > /dev/null
     ndctl create-namespace -f -e namespace1.0 -m devdax > /dev/null
     ulimit -l unlimited
-    echo "guest: $(uname -r), $(rdma link | tr -d '\n'), $(echo /dev/dax*), up for $(cut -d' ' -f1 /proc/uptime) s"
+    echo "guest: $(uname -r), $(rdma link | tr -d '\n'), $(echo /dev/dax*), clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource), up for $(cut -d' ' -f1 /proc/uptime) s"
 }

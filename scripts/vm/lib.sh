@@ -64,7 +64,7 @@ vm_initrd() {
     mkdir -p "$root"/{bin,dev,proc,sys,host,top,new,modules}
     cp "$(command -v busybox)" "$root/bin/busybox"
     for module in virtio_pci virtio_net crc32_generic crc32c_generic 9p 9pnet_virtio rdma_rxe ib_uverbs \
-        nd_e820 nd_pmem dax_pmem device_dax fuse overlay; do
+        nd_e820 nd_pmem dax_pmem device_dax kmem fuse overlay; do
         modprobe -C /dev/null -d "$VM_DIR/kernel" -S "$version" --show-depends $module
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$root/modules/paths"
     while read -r file; do
@@ -90,7 +90,7 @@ vm_run() {
     timeout -k 5 "${VM_SECONDS:-600}" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max,-erms,-fsrm \
         -m "${VM_MEMORY:-3G}" -smp 2 -nographic -no-reboot -nic none \
         -kernel "$VM_DIR"/kernel/boot/vmlinuz-* -initrd "$VM_DIR/initrd.gz" \
-        -append "console=ttyS0 quiet panic=-1 mitigations=off memmap=256M!1G memmap=256M!1536M" \
+        -append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc memmap=256M!1G memmap=256M!1536M" \
         -netdev user,id=n0,restrict=on -device virtio-net-pci,netdev=n0,romfile= \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -virtfs local,path="$out",mount_tag=out,security_model=none < /dev/null || code=$?

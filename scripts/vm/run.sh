@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # run.sh suite     runs what needs RDMA and devdax devices in a virtual machine that has them (Soft-RoCE and a device
 #                  made of the guest's memory); the exit code is that of the tests, the log target/vm/suite/log
-# run.sh numbers   one-sided accesses beside perftest's in the same boot: ratios, since emulated time means nothing else
+# run.sh numbers   one-sided accesses beside perftest's in the same boot: ratios, since emulated time means nothing else;
+#                  exits 0 whatever the ratios are; raw results under scripts/bench/results
 # run.sh shell SCRIPT [NAME=VALUE...]   runs a script in the guest (see guest.sh), for looking into things
 # As root what is missing is installed with apt-get. Without QEMU says so in a line that begins with "vm: skipped" and
 # exits 0. The kernel, the initramfs and the programs (target/rdma) are kept between runs.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+. "$ROOT/scripts/bench/lib.sh"
 . "$ROOT/scripts/vm/lib.sh"
 export PATH=$PATH:/usr/sbin:/sbin
 
@@ -49,8 +51,22 @@ case $mode in
         ;;
     numbers)
         build numbers
-        vm_run "$out" "$ROOT/scripts/vm/numbers.sh" "ROOT=$ROOT" "BIN=$TARGET/rdma/release" > "$out/log" 2>&1 || code=$?
-        tr -d '\r' < "$out/log" | grep -aE '^(ratio|numbers:|guest:|vm:)' || true
+        rm -f "$out/raw"
+        vm_run "$out" "$ROOT/scripts/vm/numbers.sh" "BIN=$TARGET/rdma/release" "ROUNDS=${ROUNDS:-3}" > "$out/log" 2>&1 || code=$?
+        tr -d '\r' < "$out/log" | grep -aE '^(numbers:|guest:|vm:)' || true
+        [ -s "$out/raw" ] || die "nothing was measured (exit code $code); the log is $out/log"
+        results rdma
+        {
+            cat "$RESULTS/$STAMP.machine.txt"
+            echo "guest:  $(tr -d '\r' < "$out/log" | sed -n 's/^guest: //p' | head -1), QEMU's software emulation"
+            echo
+            awk -f "$ROOT/scripts/vm/numbers.awk" "$out/raw"
+        } | tee "$RESULTS/$STAMP.txt"
+        tr ' ' '\t' < "$out/raw" > "$RESULTS/$STAMP.tsv"
+        cp "$out/perftest.txt" "$RESULTS/$STAMP.perftest.txt"
+        say
+        say "raw results and this text: $RESULTS/$STAMP.{tsv,perftest.txt,txt}"
+        code=0
         ;;
     shell) vm_run "$out" "$(readlink -f "$2")" "${@:3}" || code=$? ;;
 esac

@@ -155,6 +155,11 @@ impl Cluster {
         self.shape.daemon = usual;
     }
 
+    /// Kills a rack's daemon with SIGKILL.
+    pub fn kill_daemon(&mut self, rack: u16) {
+        self.daemons[usize::from(rack)].kill();
+    }
+
     /// Kills a rack's daemon with SIGKILL and starts another one on what it left.
     pub fn restart_daemon(&mut self, rack: u16) {
         self.daemons[usize::from(rack)].kill();
@@ -179,6 +184,12 @@ impl Cluster {
     /// it; returns when it has begun.
     pub fn client(&self, rack: u16, pages: &str, threads: u16, seconds: f64) -> Client {
         let on = [format!("pages={pages}"), format!("edge={}", self.shape.edge)];
+        self.start_client("run", &on, rack, threads, seconds)
+    }
+
+    /// As [`client`](Self::client), for one that does not map the rack's memory.
+    pub fn far_client(&self, rack: u16, pages: &str, threads: u16, seconds: f64) -> Client {
+        let on = [format!("pages={pages}"), format!("edge={}", self.shape.edge), "cxl=none".into()];
         self.start_client("run", &on, rack, threads, seconds)
     }
 
@@ -209,10 +220,19 @@ impl Cluster {
         Client::start(self.shape.history(), what, &arguments)
     }
 
-    /// Judges what all clients have recorded so far; they must have ended.
+    /// Judges what all clients have recorded so far; they must have ended. Recordings that no correct pool could have led to
+    /// are kept if `RCHFS_KEEP_HISTORIES` names a directory.
     pub fn judge(&self) -> Verdict {
         let history = history::load(&self.histories()).unwrap_or_else(|error| panic!("{error}"));
-        history::check(&history)
+        let verdict = history::check(&history);
+        if let Some(keep) =
+            std::env::var_os("RCHFS_KEEP_HISTORIES").filter(|_| !verdict.violations.is_empty())
+        {
+            let kept = PathBuf::from(keep).join(self.master.pid().to_string());
+            run::ok(Command::new("cp").arg("-r").arg(self.histories()).arg(&kept));
+            eprintln!("the recordings are kept in {}", kept.display());
+        }
+        verdict
     }
 
     fn histories(&self) -> PathBuf {

@@ -100,7 +100,9 @@ impl TestMaster {
             return Err(ClusterError::RackInUse { rack: join.rack, addr: rack.join.addr.clone() });
         }
         state.joins += 1;
-        state.racks.insert(join.rack, Rack { join, alive: true, stats: RackStats::default() });
+        state
+            .racks
+            .insert(join.rack, Rack { join, cas: String::new(), alive: true, stats: RackStats::default() });
         Ok(ClusterReply::Cluster(self.cluster))
     }
 }

@@ -37,6 +37,17 @@ pub(crate) enum Need {
     Change,
     /// A name of this directory changes.
     Entry(Vec<u8>),
+    /// Pages of it get into other files: nobody may write to them in place any more, whoever asks included.
+    Share,
+    /// Pages of other files get into it: nobody knows its map any more, whoever asks included.
+    Replace,
+}
+
+impl Need {
+    /// Whether others must wait until it is done.
+    pub(crate) fn is_change(&self) -> bool {
+        matches!(self, Self::Change | Self::Entry(_) | Self::Share | Self::Replace)
+    }
 }
 
 /// All holds.
@@ -57,13 +68,14 @@ impl Leases {
     /// What must be revoked, and of which sessions, before `session` does this to `ino`.
     pub(crate) fn conflicts(&self, ino: Ino, session: u64, need: &Need) -> Vec<(u64, Revoked)> {
         let revoked = |hold: &Hold| match (need, hold.mode) {
-            (Need::Read, Mode::Exclusive) => Some(Revoked::Writing),
-            (Need::Change, Mode::Exclusive | Mode::Shared) => Some(Revoked::All),
+            (Need::Read | Need::Share, Mode::Exclusive) => Some(Revoked::Writing),
+            (Need::Change | Need::Replace, Mode::Exclusive | Mode::Shared) => Some(Revoked::All),
             // Directories are held shared only.
             (Need::Entry(name), Mode::Shared) => Some(Revoked::Entry(name.clone())),
             _ => None,
         };
-        let others = self.0.get(&ino).into_iter().flatten().filter(|hold| hold.session != session);
+        let all = matches!(need, Need::Share | Need::Replace);
+        let others = self.0.get(&ino).into_iter().flatten().filter(|hold| all || hold.session != session);
         others.filter_map(|hold| Some((hold.session, revoked(hold)?))).collect()
     }
 
@@ -145,6 +157,18 @@ mod tests {
         leases.reduce(FILE, 1, Some(Mode::Shared));
         assert_eq!(leases.conflicts(FILE, 2, &Need::Read), []);
         assert_eq!(leases.mode(FILE, 1), Some(Mode::Shared));
+    }
+
+    #[test]
+    fn pages_are_shared_when_nobody_may_write_to_them_not_even_who_asks() {
+        let mut leases = Leases::default();
+        leases.grant(FILE, 1, Mode::Exclusive, 1);
+        assert_eq!(leases.conflicts(FILE, 1, &Need::Share), [(1, Revoked::Writing)]);
+        assert_eq!(leases.conflicts(FILE, 1, &Need::Replace), [(1, Revoked::All)]);
+        leases.reduce(FILE, 1, Some(Mode::Shared));
+        leases.grant(FILE, 2, Mode::Shared, 2);
+        assert_eq!(leases.conflicts(FILE, 1, &Need::Share), []);
+        assert_eq!(leases.conflicts(FILE, 1, &Need::Replace).len(), 2);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use pool::transport::Answer;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+/// The most revocations in one answer to a poll.
+const AT_ONCE: usize = 8192;
+
 /// A mount.
 pub(crate) struct Session {
     by: String,
@@ -20,6 +23,8 @@ pub(crate) struct Session {
     queue: Vec<Revoke>,
     /// What it has not acknowledged, and since when; told or not.
     outstanding: BTreeMap<Seq, (Ino, Revoked, Duration)>,
+    /// The numbers in `outstanding` by inode. Exactly those.
+    of_inode: HashMap<Ino, Vec<Seq>>,
     /// Waits for something to be told, and since when.
     poll: Option<(Answer, Duration)>,
 }
@@ -37,6 +42,7 @@ impl Sessions {
             doomed: false,
             queue: Vec::new(),
             outstanding: BTreeMap::new(),
+            of_inode: HashMap::new(),
             poll: None,
         };
         self.0.insert(number, session);
@@ -79,31 +85,40 @@ impl Sessions {
         now: Duration,
     ) -> Option<Seq> {
         let session = self.0.get_mut(&number)?;
-        let same = |(other, asked, _): &(Ino, Revoked, Duration)| {
-            *other == ino && (*asked == what || (*asked == Revoked::All && what == Revoked::Writing))
+        let same = |(_, asked, _): &(Ino, Revoked, Duration)| {
+            *asked == what || (*asked == Revoked::All && what == Revoked::Writing)
         };
-        if let Some((asked, _)) = session.outstanding.iter().find(|(_, o)| same(o)) {
+        let of_inode = session.of_inode.entry(ino).or_default();
+        if let Some(asked) = of_inode.iter().find(|asked| session.outstanding.get(asked).is_some_and(same)) {
             return Some(*asked);
         }
         *seq += 1;
         session.outstanding.insert(*seq, (ino, what.clone(), now));
+        of_inode.push(*seq);
         session.queue.push(Revoke { seq: *seq, ino, what });
         Some(*seq)
     }
 
     /// The revocations of `ino` that the session has yet to acknowledge.
     pub(crate) fn outstanding(&self, number: u64, ino: Ino) -> Vec<Seq> {
-        let session = self.0.get(&number).into_iter();
-        let all = session.flat_map(|session| &session.outstanding);
-        all.filter(|(_, (other, what, _))| *other == ino && *what != Revoked::Unlinked)
-            .map(|(seq, _)| *seq)
-            .collect()
+        let Some(session) = self.0.get(&number) else { return Vec::new() };
+        let all = session.of_inode.get(&ino).into_iter().flatten().copied();
+        let counts =
+            |seq: &Seq| session.outstanding.get(seq).is_some_and(|(_, what, _)| *what != Revoked::Unlinked);
+        all.filter(counts).collect()
     }
 
     /// It has acknowledged this: what that was.
     pub(crate) fn acknowledged(&mut self, number: u64, seq: Seq) -> Option<(Ino, Revoked)> {
         let session = self.0.get_mut(&number)?;
-        session.outstanding.remove(&seq).map(|(ino, what, _)| (ino, what))
+        let (ino, what, _) = session.outstanding.remove(&seq)?;
+        if let Some(of_inode) = session.of_inode.get_mut(&ino) {
+            of_inode.retain(|other| *other != seq);
+            if of_inode.is_empty() {
+                session.of_inode.remove(&ino);
+            }
+        }
+        Some((ino, what))
     }
 
     /// Takes out polls that there is something to say to, and those that have waited long enough.
@@ -114,7 +129,8 @@ impl Sessions {
                 return None;
             }
             let (answer, _) = session.poll.take()?;
-            Some((answer, std::mem::take(&mut session.queue)))
+            let rest = session.queue.split_off(session.queue.len().min(AT_ONCE));
+            Some((answer, std::mem::replace(&mut session.queue, rest)))
         });
         ready.collect()
     }

@@ -68,6 +68,15 @@ impl Core {
                     let listed = core.list(m, session, ino, request);
                     fx.answers.push((answer, listed));
                 }),
+                // It takes a while.
+                request @ MetaRequest::CloneTree { .. } => {
+                    let core = Arc::clone(self);
+                    self.workers.run(move || {
+                        core.enter(|core, m, fx| {
+                            core.operate(m, session, MountRequest::Do { session, request }, answer, fx);
+                        });
+                    });
+                }
                 request => self.enter(|core, m, fx| {
                     core.operate(m, session, MountRequest::Do { session, request }, answer, fx);
                 }),
@@ -267,8 +276,8 @@ impl Core {
     fn revoke(&self, m: &mut Mounts, parked: &mut Parked, needs: &needs::Needs) -> HashSet<(u64, Seq)> {
         let (now, session) = (self.clock.elapsed(), parked.session);
         let mut waits = HashSet::new();
-        let changes = |need: &Need| matches!(need, Need::Change | Need::Entry(_));
-        parked.changes = needs.inodes.iter().filter(|(_, need)| changes(need)).map(|(ino, _)| *ino).collect();
+        let changes = needs.inodes.iter().filter(|(_, need)| need.is_change());
+        parked.changes = changes.map(|(ino, _)| *ino).collect();
         for (ino, need) in &needs.inodes {
             // What an older request is about to change is not granted to anybody.
             let older = m.parked.iter().take_while(|other| other.id < parked.id);

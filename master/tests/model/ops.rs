@@ -270,6 +270,7 @@ pub fn request(op: &Op, inos: &Inos, model: &Model, daemon: &FakeDaemon) -> Opti
             to: (inos.pick(to.0), to.1),
             pages,
             size,
+            expect: None,
         }),
         Op::SetXattr { ino, name, value, mode, user } => {
             let (name, value) = xattr(name, value);
@@ -323,7 +324,7 @@ pub fn expected(
             model.punch(*ino, *from, *to, now)?;
             *ino
         }
-        MetaRequest::Clone { from, to, pages, size } => {
+        MetaRequest::Clone { from, to, pages, size, expect: _ } => {
             model.clone_pages(*from, *to, *pages, *size, now)?;
             to.0
         }

@@ -5,7 +5,7 @@ use pool::addr::PageRun;
 use pool::proto::meta::*;
 
 fn clone(f: &Fixture, from: (Ino, u64), to: (Ino, u64), pages: u64) -> Result<Attr> {
-    f.attr_of(MetaRequest::Clone { from, to, pages, size: (to.1 + pages) * PAGE })
+    f.attr_of(MetaRequest::Clone { from, to, pages, size: (to.1 + pages) * PAGE, expect: None })
 }
 
 fn clone_tree(f: &Fixture, caller: Caller, from: Ino, to: Ino) -> Result<Attr> {
@@ -79,9 +79,9 @@ fn a_clone_that_makes_no_sense_is_refused() {
     let last = FILE_SIZE_MAX.div_ceil(PAGE);
     assert_eq!(clone(&f, (Ino::ROOT, 0), (a, 0), 1), Err(MetaError::IsDir));
     assert_eq!(clone(&f, (a, 0), (Ino::ROOT, 0), 1), Err(MetaError::IsDir));
-    let far = MetaRequest::Clone { from: (a, 0), to: (a, last), pages: 1, size: 0 };
+    let far = MetaRequest::Clone { from: (a, 0), to: (a, last), pages: 1, size: 0, expect: None };
     assert_eq!(f.attr_of(far), Err(MetaError::TooBig));
-    let long = MetaRequest::Clone { from: (a, u64::MAX), to: (a, 0), pages: 2, size: 0 };
+    let long = MetaRequest::Clone { from: (a, u64::MAX), to: (a, 0), pages: 2, size: 0, expect: None };
     assert_eq!(f.attr_of(long), Err(MetaError::TooBig));
     assert_eq!(clone(&f, (a, 0), (Ino(99), 0), 1), Err(MetaError::Stale(Ino(99))));
     f.check();

@@ -2,12 +2,15 @@
 //!
 //! Pages of this rack are touched in place ([`InPlace`](super::in_place::InPlace)); on a hit that is no
 //! message, no system call and no write to memory that another thread writes, but for a sampled count of
-//! touches. What is elsewhere is [`remote`]'s.
+//! touches. What is elsewhere is [`remote`]'s. All that a client does that has not mapped the rack's memory is
+//! [`far`]'s.
 
+use super::far::{self, Piece};
 use super::in_place::{InPlace, Stopped, Stretch};
-use super::{Pool, remote};
+use super::{Memory, Pool, remote};
 use crate::addr::GAddr;
 use crate::error::PoolError;
+use crate::proto::far::{FarReply, FarRequest, Ticket, ZERO_MAX};
 use crate::proto::page::{PageReply, PageRequest};
 use std::ops::Range;
 
@@ -21,6 +24,18 @@ pub(super) trait Op {
     fn request(&self, at: GAddr, part: &Range<u64>) -> PageRequest;
     /// Takes the answer to that message. False if it is not an answer to it.
     fn take(&mut self, part: &Range<u64>, reply: PageReply) -> bool;
+    /// The message of a client without CXL that does the same.
+    fn far(&self, ticket: Ticket, at: GAddr, part: &Range<u64>) -> FarRequest;
+    /// Takes the answer to that one, as [`take`](Self::take).
+    fn take_far(&mut self, part: &Range<u64>, reply: FarReply) -> bool;
+    /// The most bytes of such a message: a multiple of 8.
+    fn most(&self) -> u64 {
+        far::DATA_MOST
+    }
+    /// Whether what may or may not have been done can be done again.
+    fn repeats(&self) -> bool {
+        false
+    }
 }
 
 struct Read<'a>(&'a mut [u8]);
@@ -48,9 +63,28 @@ impl Op for Read<'_> {
         }
         true
     }
+
+    fn far(&self, ticket: Ticket, at: GAddr, part: &Range<u64>) -> FarRequest {
+        FarRequest::Read { ticket, at, len: (part.end - part.start) as u32 }
+    }
+
+    fn take_far(&mut self, part: &Range<u64>, reply: FarReply) -> bool {
+        match reply {
+            FarReply::Data(data) => self.take(part, PageReply::Data(data)),
+            _ => false,
+        }
+    }
+
+    fn repeats(&self) -> bool {
+        true
+    }
 }
 
-struct Write<'a>(&'a [u8]);
+struct Write<'a> {
+    from: &'a [u8],
+    /// Nobody else writes there.
+    sole: bool,
+}
 
 impl Op for Write<'_> {
     #[inline]
@@ -60,19 +94,34 @@ impl Op for Write<'_> {
 
     #[inline]
     fn in_place(&mut self, s: &Stretch<'_>) {
-        s.region.write(s.offset, &self.0[s.range()]);
+        s.region.write(s.offset, &self.from[s.range()]);
     }
 
     fn request(&self, at: GAddr, part: &Range<u64>) -> PageRequest {
-        PageRequest::Write { at, data: self.0[part.start as usize..part.end as usize].to_vec() }
+        PageRequest::Write { at, data: self.from[part.start as usize..part.end as usize].to_vec() }
     }
 
     fn take(&mut self, _: &Range<u64>, reply: PageReply) -> bool {
         reply == PageReply::Done
     }
+
+    fn far(&self, ticket: Ticket, at: GAddr, part: &Range<u64>) -> FarRequest {
+        FarRequest::Write { ticket, at, data: self.from[part.start as usize..part.end as usize].to_vec() }
+    }
+
+    fn take_far(&mut self, _: &Range<u64>, reply: FarReply) -> bool {
+        reply == FarReply::Done
+    }
+
+    fn repeats(&self) -> bool {
+        self.sole
+    }
 }
 
-struct Zero;
+struct Zero {
+    /// Nobody else writes there.
+    sole: bool,
+}
 
 impl Op for Zero {
     #[inline]
@@ -92,6 +141,27 @@ impl Op for Zero {
     fn take(&mut self, _: &Range<u64>, reply: PageReply) -> bool {
         reply == PageReply::Done
     }
+
+    fn far(&self, ticket: Ticket, at: GAddr, part: &Range<u64>) -> FarRequest {
+        far_zero(ticket, at, part)
+    }
+
+    fn take_far(&mut self, _: &Range<u64>, reply: FarReply) -> bool {
+        reply == FarReply::Done
+    }
+
+    fn most(&self) -> u64 {
+        ZERO_MAX as u64
+    }
+
+    fn repeats(&self) -> bool {
+        self.sole
+    }
+}
+
+/// The message by which a client without CXL sets bytes to zero.
+pub(super) fn far_zero(ticket: Ticket, at: GAddr, part: &Range<u64>) -> FarRequest {
+    FarRequest::Zero { ticket, at, len: (part.end - part.start) as u32 }
 }
 
 struct Cas {
@@ -122,6 +192,18 @@ impl Op for Cas {
         }
         true
     }
+
+    fn far(&self, ticket: Ticket, at: GAddr, _: &Range<u64>) -> FarRequest {
+        FarRequest::Cas { ticket, at, old: self.old, new: self.new }
+    }
+
+    fn take_far(&mut self, _: &Range<u64>, reply: FarReply) -> bool {
+        match reply {
+            FarReply::Was(was) => self.was = was,
+            _ => return false,
+        }
+        true
+    }
 }
 
 impl Pool {
@@ -141,14 +223,22 @@ impl Pool {
     /// As [`read`](Self::read).
     pub fn read_into(&self, at: GAddr, len: usize, to: &mut Vec<u8>) -> Result<(), PoolError> {
         let before = to.len();
+        let Memory::Mapped(in_place) = &self.inner.memory else {
+            to.resize(before + len, 0);
+            let result = self.read(at, &mut to[before..]);
+            if result.is_err() {
+                to.truncate(before);
+            }
+            return result;
+        };
         to.reserve(len);
         let mut append = |s: &Stretch<'_>| s.region.append(s.offset, s.len, to);
-        let Err(stopped) = self.inner.in_place.look(at, 0..len as u64, &mut append) else {
+        let Err(stopped) = in_place.look(at, 0..len as u64, &mut append) else {
             return Ok(());
         };
         // The rest does not come in order.
         to.resize(before + len, 0);
-        let result = remote::go_on(self, at, len as u64, stopped, &mut Read(&mut to[before..]));
+        let result = remote::go_on(self, in_place, at, len as u64, stopped, &mut Read(&mut to[before..]));
         if result.is_err() {
             to.truncate(before);
         }
@@ -160,7 +250,7 @@ impl Pool {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn write(&self, at: GAddr, from: &[u8]) -> Result<(), PoolError> {
-        self.access(at, from.len() as u64, &mut Write(from))
+        self.access(at, from.len() as u64, &mut Write { from, sole: false })
     }
 
     /// Sets `len` bytes at `at` to zero.
@@ -168,7 +258,58 @@ impl Pool {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn zero(&self, at: GAddr, len: u64) -> Result<(), PoolError> {
-        self.access(at, len, &mut Zero)
+        self.access(at, len, &mut Zero { sole: false })
+    }
+
+    /// Fills `to` from several places, in order; how many bytes from each. For a client without CXL, which asks for
+    /// all of them at once.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`PoolError::BadAddress`] if the parts are more or less than `to`.
+    pub fn read_parts(&self, parts: &[(GAddr, u64)], to: &mut [u8]) -> Result<(), PoolError> {
+        let pieces = pieces(parts, to.len() as u64)?;
+        match &self.inner.memory {
+            Memory::Far(far) => far.access(self, &pieces, &mut Read(to), &|| true),
+            Memory::Mapped(_) => {
+                let range = |piece: &Piece| piece.range.start as usize..piece.range.end as usize;
+                pieces.iter().try_for_each(|piece| self.read(piece.at, &mut to[range(piece)]))
+            }
+        }
+    }
+
+    /// Writes `from` to several places, in order, for a caller that alone writes there as long as `still` says so:
+    /// a client without CXL does again what the daemon may or may not have done, once it answers again.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`PoolError::Lapsed`] if `still` has said no; [`PoolError::BadAddress`] if the parts
+    /// are more or less than `from`.
+    pub fn write_parts_while(
+        &self,
+        parts: &[(GAddr, u64)],
+        from: &[u8],
+        still: &dyn Fn() -> bool,
+    ) -> Result<(), PoolError> {
+        let pieces = pieces(parts, from.len() as u64)?;
+        match &self.inner.memory {
+            Memory::Far(far) => far.access(self, &pieces, &mut Write { from, sole: true }, still),
+            Memory::Mapped(_) => {
+                let range = |piece: &Piece| piece.range.start as usize..piece.range.end as usize;
+                pieces.iter().try_for_each(|piece| self.write(piece.at, &from[range(piece)]))
+            }
+        }
+    }
+
+    /// As [`zero`](Self::zero), for a caller that alone writes there as long as `still` says so.
+    ///
+    /// # Errors
+    /// As [`write_parts_while`](Self::write_parts_while).
+    pub fn zero_while(&self, at: GAddr, len: u64, still: &dyn Fn() -> bool) -> Result<(), PoolError> {
+        match &self.inner.memory {
+            Memory::Far(far) => {
+                far.access(self, &[Piece { at, range: 0..len }], &mut Zero { sole: true }, still)
+            }
+            Memory::Mapped(_) => self.zero(at, len),
+        }
     }
 
     /// Stores `new` in the word at `at` if it is `old`, as one step to all clients; returns what was
@@ -220,10 +361,13 @@ impl Pool {
     /// Has `op` touch `len` bytes at `at`.
     #[inline]
     pub(super) fn access(&self, at: GAddr, len: u64, op: &mut impl Op) -> Result<(), PoolError> {
-        let in_place = &self.inner.in_place;
+        let in_place = match &self.inner.memory {
+            Memory::Mapped(in_place) => in_place,
+            Memory::Far(far) => return far.access(self, &[Piece { at, range: 0..len }], op, &|| true),
+        };
         match in_place_by(in_place, at, 0..len, op) {
             Ok(()) => Ok(()),
-            Err(stopped) => remote::go_on(self, at, len, stopped, op),
+            Err(stopped) => remote::go_on(self, in_place, at, len, stopped, op),
         }
     }
 }
@@ -239,6 +383,21 @@ pub(super) fn in_place_by<O: Op>(
     let writes = op.writes();
     let mut touch = |s: &Stretch<'_>| op.in_place(s);
     if writes { in_place.stretches(at, part, &mut touch) } else { in_place.look(at, part, &mut touch) }
+}
+
+/// Where parts of these lengths are in a buffer of `len` bytes.
+fn pieces(parts: &[(GAddr, u64)], len: u64) -> Result<Vec<Piece>, PoolError> {
+    let mut end = 0_u64;
+    let mut pieces = Vec::with_capacity(parts.len());
+    for (at, part) in parts.iter().copied() {
+        let start = end;
+        end = start.checked_add(part).filter(|end| *end <= len).ok_or_else(|| bad(at, part))?;
+        pieces.push(Piece { at, range: start..end });
+    }
+    match parts.last() {
+        Some((at, part)) if end != len => Err(bad(*at, *part)),
+        _ => Ok(pieces),
+    }
 }
 
 pub(super) fn bad(at: GAddr, len: u64) -> PoolError {

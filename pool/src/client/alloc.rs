@@ -1,12 +1,13 @@
 //! Getting pages and small objects, and giving them back: all of it is asked of the rack's daemon.
 
-use super::access::Op;
+use super::access::{Op, far_zero};
 use super::in_place::Stretch;
 use super::{Fill, Pool};
 use crate::addr::{GAddr, PageId, PageRun};
 use crate::cxl::frames::{Frames, GIVEN_ZERO};
 use crate::cxl::protocol::SharedWord;
 use crate::error::PoolError;
+use crate::proto::far::{FarReply, FarRequest, Ticket, ZERO_MAX};
 use crate::proto::page::{FREE_MAX, PageKind, PageReply, PageRequest, PageStat, Place};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -249,5 +250,22 @@ impl Op for Clear {
 
     fn take(&mut self, _: &Range<u64>, reply: PageReply) -> bool {
         reply == PageReply::Done
+    }
+
+    fn far(&self, ticket: Ticket, at: GAddr, part: &Range<u64>) -> FarRequest {
+        far_zero(ticket, at, part)
+    }
+
+    fn take_far(&mut self, _: &Range<u64>, reply: FarReply) -> bool {
+        reply == FarReply::Done
+    }
+
+    fn most(&self) -> u64 {
+        ZERO_MAX as u64
+    }
+
+    // Nobody else knows of these pages.
+    fn repeats(&self) -> bool {
+        true
     }
 }

@@ -3,7 +3,8 @@
 //! The master says which racks there are and where their regions are. Whether the region at that place is
 //! the one that the daemon serves is checked against what the daemon told the master.
 
-use super::Pool;
+use super::far::Far;
+use super::{Inner, Memory, Pool};
 use crate::addr::RackId;
 use crate::cxl::region::Region;
 use crate::error::PoolError;
@@ -17,8 +18,8 @@ use std::sync::Arc;
 pub(super) struct Membership {
     /// Reaches the master.
     master: Arc<dyn Transport>,
-    /// The daemon's region, as this client has mapped it.
-    region_id: u64,
+    /// The daemon's region, if this client has mapped it.
+    region_id: Option<u64>,
 }
 
 impl Pool {
@@ -47,8 +48,38 @@ impl Pool {
         check(&region, &cluster, &join)?;
         let region = Arc::new(region);
         let ring = make_ring(Arc::clone(&region))?;
-        let membership = Membership { master, region_id: join.region_id };
+        let membership = Membership { master, region_id: Some(join.region_id) };
         Self::with_daemon(region, rack, ring, Some(membership))
+    }
+
+    /// Joins rack `rack` of the cluster whose master `transport` reaches, on a host that cannot map the rack's region:
+    /// the rack's daemon, which `transport` is told the address of, reads and writes for this client. `by` says who
+    /// that is, for people to read; `told` is called with the cluster before the daemon is.
+    ///
+    /// # Errors
+    /// [`PoolError::NoSuchRack`], [`PoolError::DaemonDown`]; or if the master or the daemon does not answer.
+    pub fn join_without_cxl(
+        transport: Arc<dyn Transport>,
+        rack: RackId,
+        by: String,
+        told: impl FnOnce(&Cluster),
+    ) -> Result<Self, PoolError> {
+        let cluster = match ask(&*transport, ClusterRequest::Describe)? {
+            ClusterReply::Cluster(cluster) => cluster,
+            _ => return Err(TransportError::Mismatch(NodeId::Master).into()),
+        };
+        told(&cluster);
+        let Rack { join, alive, .. } = find(&*transport, rack)?;
+        if !alive {
+            return Err(PoolError::DaemonDown(rack));
+        }
+        transport.set_addr(NodeId::Daemon(rack), join.addr);
+        let memory = Memory::Far(Far::enter(Arc::clone(&transport), rack, by)?);
+        let membership = Some(Membership { master: Arc::clone(&transport), region_id: None });
+        let page_size = cluster.page_size;
+        let pool = Self { inner: Arc::new(Inner { memory, page_size, rack, transport, membership }) };
+        pool.stat()?;
+        Ok(pool)
     }
 }
 
@@ -69,7 +100,9 @@ impl Membership {
     /// What is behind a failure to reach the daemon of `rack`.
     pub fn explain(&self, rack: RackId, error: TransportError) -> PoolError {
         match find(&*self.master, rack) {
-            Ok(now) if now.join.region_id != self.region_id => PoolError::StaleRegion(rack),
+            Ok(now) if self.region_id.is_some_and(|mapped| now.join.region_id != mapped) => {
+                PoolError::StaleRegion(rack)
+            }
             Ok(now) if !now.alive => PoolError::DaemonDown(rack),
             Err(gone @ PoolError::NoSuchRack { .. }) => gone,
             Ok(_) | Err(_) => error.into(),
@@ -95,7 +128,7 @@ fn check(region: &Region, cluster: &Cluster, join: &RackJoin) -> Result<(), Pool
     Ok(())
 }
 
-fn find(master: &dyn Transport, rack: RackId) -> Result<Rack, PoolError> {
+pub(super) fn find(master: &dyn Transport, rack: RackId) -> Result<Rack, PoolError> {
     let ClusterReply::Racks(racks) = ask(master, ClusterRequest::Racks)? else {
         return Err(TransportError::Mismatch(NodeId::Master).into());
     };

@@ -12,7 +12,7 @@
 
 use super::Pool;
 use super::access::{Op, bad};
-use super::in_place::{Stopped, Why};
+use super::in_place::{InPlace, Stopped, Why};
 use crate::addr::{GAddr, PageId};
 use crate::error::PoolError;
 use crate::proto::page::{ACCESS_MAX, PageReply};
@@ -35,18 +35,20 @@ const _: () = assert!(ACCESS_MAX.is_multiple_of(8));
 #[cold]
 pub(super) fn go_on(
     pool: &Pool,
+    in_place: &InPlace,
     at: GAddr,
     len: u64,
     stopped: Stopped,
     op: &mut dyn Op,
 ) -> Result<(), PoolError> {
     let left = std::iter::once(stopped.done..len).collect();
-    Rest { pool, at, len, op, left, pieces: Vec::new(), trouble: None }.finish()
+    Rest { pool, in_place, at, len, op, left, pieces: Vec::new(), trouble: None }.finish()
 }
 
 /// What is left of an access. Ranges are in bytes from its beginning.
 struct Rest<'a> {
     pool: &'a Pool,
+    in_place: &'a InPlace,
     at: GAddr,
     len: u64,
     op: &'a mut dyn Op,
@@ -71,7 +73,7 @@ impl Rest<'_> {
             if !self.pieces.is_empty() {
                 self.ask()?;
             } else if let Some(page) = moving {
-                self.pool.inner.in_place.wait(page).map_err(|_| PoolError::Busy(page))?;
+                self.in_place.wait(page).map_err(|_| PoolError::Busy(page))?;
                 self.back_off(page)?;
             }
         }
@@ -85,7 +87,7 @@ impl Rest<'_> {
             && let Some(mut part) = self.left.pop()
         {
             let op = &mut *self.op;
-            let result = self.pool.inner.in_place.stretches(self.at, part.clone(), &mut |s| op.in_place(s));
+            let result = self.in_place.stretches(self.at, part.clone(), &mut |s| op.in_place(s));
             let done = result.map_or_else(|stopped| stopped.done, |()| part.end);
             if done > part.start {
                 self.trouble = None;

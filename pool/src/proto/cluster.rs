@@ -32,8 +32,8 @@ pub enum ClusterRequest {
         stats: RackStats,
         /// Swaps of this rack with lower numbers are over.
         oldest_swap: u64,
-        /// How it reaches the other racks now, for people to read.
-        ways: String,
+        /// How it deals with other racks now.
+        ways: Ways,
     },
     /// A daemon ends in order. Answered by [`ClusterReply::Done`].
     Leave {
@@ -145,11 +145,23 @@ pub struct RackJoin {
     pub transport: String,
 }
 
+/// How a rack deals with others, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ways {
+    /// How it reaches them, each: `rdma:1,2 tcp:3`.
+    pub transport: String,
+    /// Who compares and swaps words of its pages, and what its RDMA device, if it has one, says of its own
+    /// atomic operations: `home CPU (device: HCA)`.
+    pub cas: String,
+}
+
 /// What is known of a rack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rack {
     /// How it joined.
     pub join: RackJoin,
+    /// Who compares and swaps words of its pages ([`Ways::cas`]); empty if it has not said so yet.
+    pub cas: String,
     /// Whether it is there, as far as known.
     pub alive: bool,
     /// How it did when it was last heard of.
@@ -165,6 +177,8 @@ pub struct RackStats {
     pub free: u64,
     /// Client processes there are now.
     pub clients: u64,
+    /// Of those, clients that have not mapped the rack's memory.
+    pub far_clients: u64,
     /// Accesses in place by clients of the rack: an estimate, from samples.
     pub hits: u64,
     /// Accesses by clients of the rack to pages of other racks.

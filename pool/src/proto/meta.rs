@@ -325,6 +325,9 @@ pub enum MetaRequest {
         pages: u64,
         /// The size of the target becomes at least this.
         size: u64,
+        /// The sizes in bytes that source and target must have; if one of them has another, the answer is
+        /// [`MetaError::Busy`], and nothing is done.
+        expect: Option<(u64, u64)>,
     },
     /// Fills an empty directory with a copy of another and of all that is in it: names, attributes, extended attributes, hard
     /// links among them, and contents, by [`Clone`](Self::Clone). All at one moment. Only root, and who owns all of it, may.

@@ -23,7 +23,6 @@ pub(super) use args::BenchArgs;
 use super::ToolError;
 use super::link::Master;
 use crate::addr::RackId;
-use crate::client::Pool;
 use args::{Act, CaseArgs, FillArgs, PoolArgs, Which};
 use bare::Bare;
 use data::Data;
@@ -48,7 +47,7 @@ pub(super) fn run(arguments: &BenchArgs) -> Result<(), ToolError> {
 
 fn pool(arguments: &PoolArgs, case_arguments: &CaseArgs) -> Result<(), ToolError> {
     let master = Master::connect(&arguments.master.master)?;
-    let pool = Pool::connect(&arguments.master.master, RackId(arguments.rack))?;
+    let pool = arguments.master.pool(RackId(arguments.rack))?;
     let data = Data::make(&pool, arguments, case_arguments.span)?;
     let bare = if arguments.floor { Some(Bare::small(case_arguments.span)?) } else { None };
     let huge = if arguments.floor { Bare::huge(case_arguments.span).ok() } else { None };
@@ -99,7 +98,7 @@ fn floor(arguments: &CaseArgs) -> Result<(), ToolError> {
 }
 
 fn fill(arguments: &FillArgs) -> Result<(), ToolError> {
-    let pool = Pool::connect(&arguments.master.master, RackId(arguments.rack))?;
+    let pool = arguments.master.pool(RackId(arguments.rack))?;
     for page in data::allocate(&pool, arguments.span)?.iter().flat_map(|run| run.iter()) {
         println!("{}", page.raw());
     }

@@ -3,7 +3,6 @@
 use super::units::size;
 use super::{MasterArg, ToolError};
 use crate::addr::{GAddr, RackId};
-use crate::client::Pool;
 use crate::dht::{Cursor, Dht, DhtError, Exchange, Stats};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -99,14 +98,14 @@ pub(super) fn parse_address(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(arguments: &DhtArgs) -> Result<(), ToolError> {
     let open = |on: &TableArg| -> Result<Dht, ToolError> {
-        let pool = Pool::connect(&on.master.master, RackId(arguments.rack))?;
+        let pool = on.master.pool(RackId(arguments.rack))?;
         let at = GAddr::from_raw(on.table, pool.page_size()).ok_or(DhtError::NoTable(on.table))?;
         Ok(Dht::open_with(&pool, at, 1)?)
     };
     let absent = |key: &str| ToolError::No(format!("there is no key {key:?}"));
     match &arguments.what {
         What::Create { master } => {
-            let table = Dht::create(&Pool::connect(&master.master, RackId(arguments.rack))?)?;
+            let table = Dht::create(&master.pool(RackId(arguments.rack))?)?;
             println!("{:#x}", table.root().raw());
         }
         What::Get { on, key } => {

@@ -8,7 +8,6 @@ mod terminal;
 
 use super::{MasterArg, ToolError};
 use crate::addr::RackId;
-use crate::client::Pool;
 use clap::Args;
 use commands::{Next, Session};
 use std::io::{BufRead, IsTerminal, stdin, stdout};
@@ -23,7 +22,7 @@ pub(super) struct ShellArgs {
 }
 
 pub(super) fn run(arguments: &ShellArgs) -> Result<(), ToolError> {
-    let pool = Pool::connect(&arguments.master.master, RackId(arguments.rack))?;
+    let pool = arguments.master.pool(RackId(arguments.rack))?;
     let session = Session::new(pool);
     if stdin().is_terminal() && stdout().is_terminal() { terminal::run(session) } else { script(session) }
 }

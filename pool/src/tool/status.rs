@@ -68,18 +68,20 @@ fn counts(stats: &RackStats) -> [(&'static str, u64); 8] {
 fn as_json(cluster: &Cluster, racks: &[Rack]) -> Value {
     let page = cluster.page_size.bytes();
     let rack = |rack: &Rack| {
-        let Rack { join, alive, stats } = rack;
+        let Rack { join, cas, alive, stats } = rack;
         let mut value = json!({
             "rack": join.rack.0,
             "addr": join.addr,
             "alive": alive,
             "transport": join.transport,
+            "cas": cas,
             "region": join.region,
             "pages": stats.total,
             "pages_free": stats.free,
             "capacity": stats.total * page,
             "used": stats.total.saturating_sub(stats.free) * page,
             "clients": stats.clients,
+            "clients_without_cxl": stats.far_clients,
         });
         for (name, count) in counts(stats) {
             value[name] = count.into();
@@ -94,11 +96,12 @@ fn as_json(cluster: &Cluster, racks: &[Rack]) -> Value {
     })
 }
 
-const TITLES: [&str; 14] = [
+const TITLES: [&str; 15] = [
     "rack",
     "address",
     "state",
     "via",
+    "cas by",
     "capacity",
     "used",
     "clients",
@@ -123,7 +126,7 @@ fn as_table(cluster: &Cluster, racks: &[Rack], before: Option<(&[Rack], f64)>) -
         let cells = row.iter().zip(&widths).enumerate();
         // Words to the left, numbers to the right.
         let cells = cells.map(|(i, (cell, width))| match i {
-            0..4 => format!("{cell:<width$}"),
+            0..5 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         });
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
@@ -137,8 +140,8 @@ fn as_table(cluster: &Cluster, racks: &[Rack], before: Option<(&[Rack], f64)>) -
     text
 }
 
-fn row(cluster: &Cluster, rack: &Rack, before: Option<(&[Rack], f64)>) -> [String; 14] {
-    let Rack { join, alive, stats } = rack;
+fn row(cluster: &Cluster, rack: &Rack, before: Option<(&[Rack], f64)>) -> [String; 15] {
+    let Rack { join, cas, alive, stats } = rack;
     let page = cluster.page_size.bytes();
     let past = before.and_then(|(racks, seconds)| {
         // Counts of another start of the daemon are no past of these.
@@ -157,9 +160,10 @@ fn row(cluster: &Cluster, rack: &Rack, before: Option<(&[Rack], f64)>) -> [Strin
         join.addr.clone(),
         if *alive { "alive" } else { "dead" }.into(),
         join.transport.clone(),
+        if cas.is_empty() { "-" } else { cas }.into(),
         size(stats.total * page),
         size(stats.total.saturating_sub(stats.free) * page),
-        stats.clients.to_string(),
+        clients(stats),
         count(hits),
         count(misses),
         count(direct),
@@ -168,6 +172,14 @@ fn row(cluster: &Cluster, rack: &Rack, before: Option<(&[Rack], f64)>) -> [Strin
         count(refused),
         format!("{}/{}", size(bytes_in as u64), size(bytes_out as u64)),
     ]
+}
+
+/// How many clients have mapped the memory, and how many have not, if there are any: `2+1`.
+fn clients(stats: &RackStats) -> String {
+    match (stats.clients.saturating_sub(stats.far_clients), stats.far_clients) {
+        (mapped, 0) => mapped.to_string(),
+        (mapped, far) => format!("{mapped}+{far}"),
+    }
 }
 
 #[cfg(test)]
@@ -188,7 +200,7 @@ mod tests {
             transport: "tcp".into(),
         };
         let stats = RackStats { total: 1024, free: 256, hits, ..RackStats::default() };
-        Rack { join, alive: true, stats }
+        Rack { join, cas: "home CPU (device: HCA)".into(), alive: true, stats }
     }
 
     fn cluster() -> Cluster {
@@ -207,8 +219,26 @@ mod tests {
     fn rates_are_of_one_start_of_a_daemon() {
         let before = [rack(0, 1, 100), rack(1, 1, 100)];
         let text = as_table(&cluster(), &[rack(0, 1, 300), rack(1, 2, 40)], Some((&before, 2.0)));
-        let hits: Vec<_> = text.lines().skip(2).filter_map(|line| line.split_whitespace().nth(7)).collect();
+        let hits: Vec<_> = text
+            .lines()
+            .skip(2)
+            .filter_map(|line| line.split("  ").filter(|c| !c.is_empty()).nth(8))
+            .map(str::trim)
+            .collect();
         assert_eq!(hits, ["100", "40"], "{text}");
+    }
+
+    #[test]
+    fn who_compares_and_swaps_is_said_of_each_rack() {
+        let mut silent = rack(1, 1, 0);
+        silent.cas.clear();
+        let racks = [rack(0, 1, 0), silent];
+        let text = as_table(&cluster(), &racks, None);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        let at = lines[0].find("cas by").unwrap();
+        assert!(lines[1][at..].starts_with("home CPU (device: HCA)  "), "{text}");
+        assert!(lines[2][at..].starts_with("- "), "{text}");
+        assert_eq!(as_json(&cluster(), &racks)["racks"][0]["cas"], "home CPU (device: HCA)");
     }
 
     #[test]

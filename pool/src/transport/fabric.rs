@@ -36,6 +36,10 @@ pub trait Fabric: Send + Sync {
     /// What it is, for people.
     fn describe(&self) -> String;
 
+    /// With whose operations the atomic operations of the device are atomic, by its own word: `none`, `HCA` (with
+    /// its own), or `GLOB` (with those of processors too).
+    fn atomics(&self) -> &'static str;
+
     /// Begins a link to another daemon; also returns what that is to be told.
     ///
     /// # Errors

@@ -10,8 +10,9 @@
 //! Locks: a peer's state and `accepted` are leaves.
 
 use super::fabric::{Accepted, Fabric, Link};
-use super::{Access, Done, Handler, Tcp, Transport, TransportError, broken};
+use super::{Access, CAS, Done, Handler, Tcp, Transport, TransportError, broken};
 use crate::addr::RackId;
+use crate::proto::cluster::Ways;
 use crate::proto::peer::{PeerReply, PeerRequest, RemoteAt};
 use crate::proto::{NodeId, Reply, Request};
 use crate::workers::Workers;
@@ -116,6 +117,7 @@ impl Racks {
         }
         let Some(fabric) = self.fabric.get().cloned() else { return };
         let peer = self.peer(node);
+        let dead;
         {
             let mut state = peer.state.write();
             let up = state.link.as_ref().is_some_and(|(_, link)| link.is_up());
@@ -123,9 +125,14 @@ impl Racks {
                 return;
             }
             state.connecting = true;
+            // It keeps its device open, which cannot be removed meanwhile.
+            dead = state.link.take();
         }
         let Some(this) = self.this.upgrade() else { return };
         self.workers.run(move || {
+            if let Some((_, dead)) = dead {
+                dead.close("it is of no use any more");
+            }
             let made = this.make_link(node, &*fabric);
             this.link_made(node, &peer, made);
         });
@@ -179,6 +186,19 @@ impl Racks {
         });
         if let Some((_, old)) = old {
             old.close(why);
+        }
+    }
+
+    /// Closes what was accepted and is of no use any more, so that the device it keeps open can be removed.
+    fn drop_accepted(&self) {
+        let accepted = self.accepted.lock().clone();
+        for (node, dead) in accepted.into_iter().filter(|(_, accepted)| !accepted.is_up()) {
+            // Before it is forgotten: `cut` must not return while it lives.
+            dead.close();
+            let mut accepted = self.accepted.lock();
+            if accepted.get(&node).is_some_and(|now| Arc::ptr_eq(now, &dead)) {
+                accepted.remove(&node);
+            }
         }
     }
 
@@ -324,8 +344,11 @@ impl Transport for Racks {
     }
 
     /// Asked for at each sign of life to the master; so it is also when links are tried again that nobody needs now.
-    fn ways(&self) -> String {
-        let Some(fabric) = self.fabric.get() else { return "tcp".into() };
+    fn ways(&self) -> Ways {
+        let Some(fabric) = self.fabric.get() else {
+            return Ways { transport: "tcp".into(), cas: CAS.into() };
+        };
+        self.drop_accepted();
         let peers = self.peers.read().clone();
         peers.keys().for_each(|node| self.want_link(*node));
         let (mut rdma, mut tcp) = (Vec::new(), Vec::new());
@@ -339,7 +362,9 @@ impl Transport for Racks {
             racks => Some(format!("{way}:{}", racks.join(","))),
         };
         let ways: Vec<String> = [list("rdma", &rdma), list("tcp", &tcp)].into_iter().flatten().collect();
-        if ways.is_empty() { format!("rdma ({})", fabric.describe()) } else { ways.join(" ") }
+        let none = || format!("rdma ({})", fabric.describe());
+        let transport = if ways.is_empty() { none() } else { ways.join(" ") };
+        Ways { transport, cas: format!("{CAS} (device: {})", fabric.atomics()) }
     }
 }
 

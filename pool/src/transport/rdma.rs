@@ -18,9 +18,11 @@
 //! registered buffer; pages that move are read from the home's frame straight into the frame they are to
 //! have.
 //!
-//! Compare-and-swap is not done by the device: it goes as a message, and the processor of the home does it, also
-//! where the device's atomic operations are atomic with the processor's (`IBV_ATOMIC_GLOB`), which no
-//! device at hand is.
+//! Compare-and-swap is not done by the device: it goes as a message, and the processor of the home does it. Most
+//! devices' atomic operations are atomic among themselves only (`IBV_ATOMIC_HCA`), and a word that both devices
+//! and processors change would lose changes. It is so also where a device says that its operations are atomic with
+//! the processor's (`IBV_ATOMIC_GLOB`): there is no such device here to try that on, and a promise of all
+//! words being linearizable is not made to rest on something untried. What the device says is in `rcmp status`.
 
 mod arena;
 mod data;
@@ -41,7 +43,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use verbs::{Address, Channel, Cq, Device, Memory, Mr, Pd, Qp};
 
 /// Queue pairs of a link for reads and writes.
@@ -52,6 +54,8 @@ const BUFFER: usize = crate::proto::page::ACCESS_MAX;
 const INLINE: u32 = 128;
 /// Requests that a queue pair for reads and writes holds.
 const DEPTH: u32 = SLOTS as u32 * PIECES;
+/// The pause between two attempts to open a device that has been removed.
+const REOPEN: Duration = Duration::from_secs(1);
 /// The version of an offer and its answer.
 const VERSION: u32 = 1;
 
@@ -86,8 +90,7 @@ impl RdmaDevice {
     /// What it is, for people.
     pub fn describe(&self) -> String {
         let emulated = if self.device.is_emulated() { ", emulated: slower than TCP" } else { "" };
-        let atomics = if self.device.limits().atomic_with_cpu { ", its atomics not used" } else { "" };
-        format!("{}{emulated}{atomics}", self.device.describe())
+        format!("{}{emulated}", self.device.describe())
     }
 
     /// Registers the frames of `region`.
@@ -96,22 +99,10 @@ impl RdmaDevice {
     /// A sentence, if the device or the limit on locked memory does not allow it.
     pub fn register(self, region: Arc<Region>) -> Result<Arc<Rdma>, String> {
         let Self { device, config } = self;
-        region.keep_memory();
-        let (limits, g) = (device.limits(), *region.geometry());
-        if limits.queue < DEPTH || (limits.message as u64) < g.page_size.bytes() {
-            return Err(format!("{} is too small for this: {limits:?}", device.describe()));
-        }
-        let pd = Pd::new(&device)?;
-        let channel = Channel::new(&device)?;
-        let memory: Arc<dyn Memory> = Arc::new(FrameMemory(region));
-        let mut frames = Vec::new();
-        for range in chunks(g.data_bytes(), limits.mr_bytes, g.page_size.bytes()) {
-            let mr = Mr::new(&pd, &memory, range.start as usize..range.end as usize, true)?;
-            let ((addr, rkey), len) = (mr.remote(), range.end - range.start);
-            frames.push((mr, Extent { start: g.frames_at + range.start, len, addr, rkey }));
-        }
-        let poller = Poller::start(&device, &channel, config.spin)?;
-        Ok(Arc::new(Rdma { poller: Arc::new(poller), frames, channel, pd, config }))
+        let (name, atomics) = (device.describe(), device.limits().atomics);
+        let open = Open::new(&device, &region, &config)?;
+        let state = Mutex::new((Some(Arc::new(open)), Instant::now()));
+        Ok(Arc::new(Rdma { state, name, atomics, region, config }))
     }
 }
 
@@ -121,13 +112,84 @@ fn chunks(len: u64, most: u64, page: u64) -> impl Iterator<Item = Range<u64>> {
     (0..len.div_ceil(step)).map(move |n| n * step..((n + 1) * step).min(len))
 }
 
-/// A device with the frames of a region.
+/// A device with the frames of a region, whether it is there or not: when it has been removed all links by it
+/// fail, and it is closed as soon as they have been dropped, which a driver may wait for; when it is back, who begins a link opens and
+/// registers it anew.
 pub struct Rdma {
+    /// None while there is no device; and when it was last opened, or tried to.
+    state: Mutex<(Option<Arc<Open>>, Instant)>,
+    name: String,
+    atomics: &'static str,
+    region: Arc<Region>,
+    config: RdmaConfig,
+}
+
+impl Rdma {
+    /// The device, if it is there.
+    fn open(&self) -> Result<Arc<Open>, String> {
+        let mut state = self.state.lock();
+        if let Some(open) = &state.0 {
+            if !open.pd.device().is_lost() {
+                return Ok(Arc::clone(open));
+            }
+            // Whoever has a link by it drops that by itself.
+            *state = (None, Instant::now());
+        }
+        Err(format!("{} has been removed", self.name))
+    }
+
+    /// As [`open`](Self::open), but opens it again if it is back. May take as long as the registration of all memory does.
+    fn reopen(&self) -> Result<Arc<Open>, String> {
+        let gone = match self.open() {
+            Ok(open) => return Ok(open),
+            Err(gone) => gone,
+        };
+        {
+            let mut state = self.state.lock();
+            if state.1.elapsed() < REOPEN {
+                return Err(gone);
+            }
+            // Others who come meanwhile go on without.
+            state.1 = Instant::now();
+        }
+        let RdmaDevice { device, config } = RdmaDevice::open(self.config.clone())?;
+        let open = Arc::new(Open::new(&device, &self.region, &config)?);
+        log::info!("RDMA by {} again", device.describe());
+        let mut state = self.state.lock();
+        // Should another have been quicker, there is no harm in the older one's links.
+        *state = (Some(Arc::clone(&open)), Instant::now());
+        Ok(open)
+    }
+}
+
+/// A device that is open, with the frames registered.
+struct Open {
     poller: Arc<Poller>,
     frames: Vec<(Arc<Mr>, Extent)>,
     channel: Arc<Channel>,
     pd: Arc<Pd>,
     config: RdmaConfig,
+}
+
+impl Open {
+    fn new(device: &Arc<Device>, region: &Arc<Region>, config: &RdmaConfig) -> Result<Self, String> {
+        region.keep_memory();
+        let (limits, g) = (device.limits(), *region.geometry());
+        if limits.queue < DEPTH || (limits.message as u64) < g.page_size.bytes() {
+            return Err(format!("{} is too small for this: {limits:?}", device.describe()));
+        }
+        let pd = Pd::new(device)?;
+        let channel = Channel::new(device)?;
+        let memory: Arc<dyn Memory> = Arc::new(FrameMemory(Arc::clone(region)));
+        let mut frames = Vec::new();
+        for range in chunks(g.data_bytes(), limits.mr_bytes, g.page_size.bytes()) {
+            let mr = Mr::new(&pd, &memory, range.start as usize..range.end as usize, true)?;
+            let ((addr, rkey), len) = (mr.remote(), range.end - range.start);
+            frames.push((mr, Extent { start: g.frames_at + range.start, len, addr, rkey }));
+        }
+        let poller = Poller::start(device, &channel, config.spin)?;
+        Ok(Self { poller: Arc::new(poller), frames, channel, pd, config: config.clone() })
+    }
 }
 
 /// A queue pair for messages, before it is connected, with its completion queue and buffers.
@@ -149,7 +211,7 @@ struct AnswerToIt {
     frames: Vec<Extent>,
 }
 
-impl Rdma {
+impl Open {
     /// How long a packet waits for its acknowledgement, as verbs write it: so that all retries together take
     /// about half of the deadline, and at most some seconds.
     fn timeout(&self) -> u8 {
@@ -179,22 +241,28 @@ impl Rdma {
 
 impl Fabric for Arc<Rdma> {
     fn describe(&self) -> String {
-        self.pd.device().describe()
+        self.name.clone()
+    }
+
+    fn atomics(&self) -> &'static str {
+        self.atomics
     }
 
     fn begin(&self) -> Result<(Box<dyn Begun>, Vec<u8>), String> {
+        let open = self.reopen()?;
+        open.pd.device().look_at_port()?;
         let arena = Arena::new(SLOTS, BUFFER + 8)?;
         let memory: Arc<dyn Memory> = arena.0.clone();
-        let buffers = Mr::new(&self.pd, &memory, 0..memory.range().1, false)?;
-        let cq = Cq::new(&self.channel, LANES as u32 * (DEPTH + 16))?;
+        let buffers = Mr::new(&open.pd, &memory, 0..memory.range().1, false)?;
+        let cq = Cq::new(&open.channel, LANES as u32 * (DEPTH + 16))?;
         let mut mrs = vec![buffers];
-        mrs.extend(self.frames.iter().map(|(mr, _)| Arc::clone(mr)));
-        let lane = |_| Qp::new(&self.pd, &cq, (DEPTH + 16, 1), INLINE, mrs.clone());
+        mrs.extend(open.frames.iter().map(|(mr, _)| Arc::clone(mr)));
+        let lane = |_| Qp::new(&open.pd, &cq, (DEPTH + 16, 1), INLINE, mrs.clone());
         let lanes = (0..LANES).map(lane).collect::<Result<Vec<_>, _>>()?;
-        let messages = self.message_end()?;
+        let messages = open.message_end()?;
         let data = lanes.iter().map(Qp::address).collect();
         let offer = encode(&Offer { version: VERSION, data, messages: messages.1.address() })?;
-        Ok((Box::new(Half { fabric: Arc::clone(self), cq, lanes, arena, messages }), offer))
+        Ok((Box::new(Half { open, cq, lanes, arena, messages }), offer))
     }
 
     fn accept(
@@ -206,12 +274,15 @@ impl Fabric for Arc<Rdma> {
         if offer.version != VERSION || offer.data.len() > 16 {
             return Err("its offer of a link is of another version".into());
         }
-        let (cq, qp, arena) = self.message_end()?;
-        let timeout = self.timeout();
-        let mrs: Vec<Arc<Mr>> = self.frames.iter().map(|(mr, _)| Arc::clone(mr)).collect();
+        // Not opened again here: who waits for this holds a lock.
+        let open = self.open()?;
+        open.pd.device().look_at_port()?;
+        let (cq, qp, arena) = open.message_end()?;
+        let timeout = open.timeout();
+        let mrs: Vec<Arc<Mr>> = open.frames.iter().map(|(mr, _)| Arc::clone(mr)).collect();
         let mut lanes = Vec::new();
         for address in &offer.data {
-            let lane = Qp::new(&self.pd, &cq, (1, 1), 0, mrs.clone())?;
+            let lane = Qp::new(&open.pd, &cq, (1, 1), 0, mrs.clone())?;
             lane.connect(address, timeout)?;
             lanes.push(lane);
         }
@@ -219,9 +290,10 @@ impl Fabric for Arc<Rdma> {
         let messages_at = qp.address();
         let messages = Messages::new(cq, qp, arena, None, Some(handler), self.config.deadline)?;
         messages.connect(&offer.messages, timeout)?;
-        self.watch(&messages);
-        let answer = encode(&AnswerToIt { data, messages: messages_at, frames: self.extents() })?;
-        Ok((Arc::new(Incoming { lanes: Mutex::new(lanes), messages }), answer))
+        open.watch(&messages);
+        let answer = encode(&AnswerToIt { data, messages: messages_at, frames: open.extents() })?;
+        let _poller = Arc::clone(&open.poller);
+        Ok((Arc::new(Incoming { lanes: Mutex::new(lanes), messages, _poller }), answer))
     }
 }
 
@@ -235,7 +307,7 @@ fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 /// A link that has been offered.
 struct Half {
-    fabric: Arc<Rdma>,
+    open: Arc<Open>,
     cq: Arc<Cq>,
     lanes: Vec<Qp>,
     arena: (Arc<Arena>, Vec<arena::Slot>),
@@ -244,22 +316,22 @@ struct Half {
 
 impl Begun for Half {
     fn finish(self: Box<Self>, to: NodeId, answer: &[u8]) -> Result<Arc<dyn Link>, String> {
-        let Self { fabric, cq, lanes, arena, messages: (message_cq, qp, message_arena) } = *self;
+        let Self { open, cq, lanes, arena, messages: (message_cq, qp, message_arena) } = *self;
         let answer: AnswerToIt = decode(answer)?;
         if answer.data.len() != lanes.len() {
             return Err("its answer does not fit the offer of a link".into());
         }
-        let (timeout, config) = (fabric.timeout(), &fabric.config);
+        let (timeout, config) = (open.timeout(), &open.config);
         let messages = Messages::new(message_cq, qp, message_arena, Some(to), None, config.deadline)?;
         messages.connect(&answer.messages, timeout)?;
         for (lane, address) in lanes.iter().zip(&answer.data) {
             lane.connect(address, timeout)?;
         }
         let timing = Timing { spin: config.spin, deadline: config.deadline };
-        let data = Arc::new(Data::new(cq, lanes, arena, (answer.frames, fabric.extents()), timing));
-        fabric.watch(&data);
-        fabric.watch(&messages);
-        Ok(Arc::new(Outgoing { data, messages, _poller: Arc::clone(&fabric.poller) }))
+        let data = Arc::new(Data::new(cq, lanes, arena, (answer.frames, open.extents()), timing));
+        open.watch(&data);
+        open.watch(&messages);
+        Ok(Arc::new(Outgoing { data, messages, _poller: Arc::clone(&open.poller) }))
     }
 }
 
@@ -267,6 +339,7 @@ impl Begun for Half {
 struct Incoming {
     lanes: Mutex<Vec<Qp>>,
     messages: Arc<Messages>,
+    _poller: Arc<Poller>,
 }
 
 impl Accepted for Incoming {

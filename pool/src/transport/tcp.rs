@@ -174,6 +174,7 @@ impl Shared {
 
 /// Whether a request is long, or its reply may be.
 fn is_bulk(request: &Request, len: usize) -> bool {
+    use crate::proto::far::FarRequest;
     use crate::proto::meta::MetaRequest::{ListXattr, Map, ReadDir};
     use crate::proto::page::PageRequest;
     use crate::proto::peer::PeerRequest;
@@ -182,6 +183,7 @@ fn is_bulk(request: &Request, len: usize) -> bool {
         || match request {
             Request::Peer(PeerRequest::Prepare { .. }) | Request::Page(PageRequest::Reconcile { .. }) => true,
             Request::Peer(PeerRequest::ReadAt { len, .. }) => *len as usize > LONG,
+            Request::Far(FarRequest::Read { len, .. }) => *len as usize > LONG,
             Request::Meta(ReadDir { .. } | Map { .. } | ListXattr { .. }) => true,
             _ => false,
         }

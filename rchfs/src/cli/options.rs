@@ -69,6 +69,7 @@ pub const OPTIONS: &[Known] = &[
     option("log", "FILE", "append messages to this file (RUST_LOG says which)"),
     option("quiet", "", "do not say that a volatile pool is volatile"),
     option("rack", "N", "with HOST:PORT of a master: the rack of this host [0]"),
+    option("cxl", "none", "likewise: this host cannot map that rack's memory; its daemon does the I/O"),
     option("transport", "auto|rdma|tcp", "likewise: how it talks to the master    [auto]"),
     silent("async"),
     silent("atime"),

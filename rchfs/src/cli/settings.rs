@@ -65,8 +65,10 @@ impl PoolSettings {
 pub struct ClusterSettings {
     /// The master: `HOST:PORT`.
     pub master: String,
-    /// The rack that this host is in.
+    /// The rack that this host is in, or whose daemon does its I/O.
     pub rack: RackId,
+    /// The rack's memory is not mapped: its daemon reads and writes.
+    pub no_cxl: bool,
 }
 
 /// The pool behind a mount.
@@ -224,11 +226,12 @@ fn source(low: &Low, host: &Host) -> Result<(String, PoolChoice), CliError> {
 
 /// The pool of a cluster. What shapes a pool is up to those who serve it.
 fn cluster(low: &Low, master: &str) -> Result<ClusterSettings, CliError> {
+    let no_cxl = low.cxl.as_deref() == Some(Path::new("none"));
     let given = [
         ("size", low.size.is_some()),
         ("page_size", low.page_size.is_some()),
         ("inodes", low.inodes.is_some()),
-        ("cxl", low.cxl.is_some()),
+        ("cxl", low.cxl.is_some() && !no_cxl),
         ("state", low.state.is_some()),
         ("repair", low.repair),
         ("uid", low.uid.is_some()),
@@ -248,7 +251,7 @@ fn cluster(low: &Low, master: &str) -> Result<ClusterSettings, CliError> {
         value: rack.to_string(),
         want,
     })?;
-    Ok(ClusterSettings { master: master.to_owned(), rack: RackId(rack) })
+    Ok(ClusterSettings { master: master.to_owned(), rack: RackId(rack), no_cxl })
 }
 
 fn is_host_port(source: &str) -> bool {

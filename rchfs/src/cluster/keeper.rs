@@ -18,6 +18,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Revocations that are given up at once.
 const AT_ONCE: usize = 16;
 
+/// The most that are acknowledged in one message.
+const TOGETHER: usize = 256;
+
 /// The threads that keep a session.
 pub struct Keeper {
     shared: Arc<Shared>,
@@ -75,10 +78,11 @@ impl Shared {
             match self.fs.poll() {
                 Ok(Polled::Revoked(list)) => {
                     silent = false;
-                    for revoke in list {
-                        let shared = Arc::clone(&self);
+                    let share = (list.len() / AT_ONCE).clamp(1, TOGETHER);
+                    for some in list.chunks(share) {
+                        let (shared, some) = (Arc::clone(&self), some.to_vec());
                         self.workers.run(move || {
-                            let done = shared.fs.give_up_lease(&revoke);
+                            let done = some.iter().map(|revoke| shared.fs.give_up_lease(revoke)).collect();
                             if let Err(why) = shared.fs.acknowledge(done) {
                                 log::debug!("a revocation cannot be acknowledged: {why}");
                             }

@@ -1,13 +1,20 @@
 //! Clones: copies of files and trees that share their pages until one side writes.
 //!
-//! The master counts how many places a page is in. A mount must know of a page that it is shared before it
-//! writes there next, so
+//! The master counts how many places a page is in. **Invariant: a page is written in place only by a mount that holds
+//! its file exclusively, and whose map says that the page is in no other place.** So whoever may write must know of a page that it is
+//! shared before it can be written next:
 //!
-//! - a clone of a part of a file ([`Fs::clone_pages`]) is made under the exclusive states of both files,
-//! - a clone of a tree ([`Fs::clone_tree`]) is made while nobody writes (`clones`), and every open file asks for its map anew.
+//! - In a namespace of one mount, a clone of a part of a file ([`Fs::clone_pages`]) is made under the exclusive states of
+//!   both files; a clone of a tree ([`Fs::clone_tree`]) is made while nobody writes (`clones`), and every open file asks for its
+//!   map anew.
+//! - In one that others use too, the master first takes the right to write to the sources away from everybody, also from this mount,
+//!   and the lease of the target; what was kept back is told by that. While it waits, nobody is granted them anew. An exclusive
+//!   lease that is granted afterwards comes with a new map, which says what is shared. A mount that was away and has its
+//!   lease again takes that map, too ([`recover`](Fs::recover)).
 //!
-//! Whoever writes to a shared page first puts a copy in its place ([`Fs::own`]): new page, old contents, commit; then it writes
-//! as always. A crash in between leaves the old contents in one page or the other.
+//! Whoever writes to a shared page first puts a copy in its place ([`Fs::own`]): new page, old contents; then it writes
+//! as always. The copy is committed at once, or, where others use the namespace, told with the rest of what is kept
+//! back. A crash in between leaves the old contents in one page or the other.
 
 use super::Fs;
 use super::error::{FsError, Result};
@@ -16,13 +23,15 @@ use super::io::WriteFlags;
 use super::space::Origin;
 use pool::Fill;
 use pool::addr::GAddr;
-use pool::proto::meta::{Caller, Extent, Ino, MetaRequest};
+use pool::proto::meta::{Caller, Extent, Ino, MetaError, MetaRequest};
 use std::ops::Range;
 
 /// Set on an empty directory, with an inode number in decimal as its value, it clones the directory of that number into
 /// it. It is never listed and cannot be read.
 pub const CLONE_XATTR: &[u8] = b"user.rchfs.clone";
 
+/// How often a clone is tried of files whose sizes change meanwhile.
+const CLONE_TRIES: u32 = 16;
 /// Pages that are copied and committed in one step.
 const COPY_STEP: u64 = 1024;
 
@@ -59,6 +68,14 @@ impl Fs {
         let new = self.take_pages(file, std::slice::from_ref(&pages), origin, Fill::Uninit)?;
         let flags = WriteFlags { origin: Origin::Cache, kill_suid: false };
         let done = new.iter().try_for_each(|extent| self.copy_into(state, *extent));
+        if done.is_ok() && self.shared.is_some() {
+            for extent in new {
+                state.map.insert(extent);
+                state.pending.insert(extent);
+            }
+            state.dirty = true;
+            return Ok(());
+        }
         match done.and_then(|()| self.commit(file, new.clone(), 0, flags)) {
             Ok(()) => {
                 new.into_iter().for_each(|extent| state.map.insert(extent));
@@ -98,9 +115,11 @@ impl Fs {
     pub(super) fn clone_pages(&self, from: (&File, u64), to: (&File, u64), len: u64) -> Result<u64> {
         let ((from, from_at), (to, to_at)) = (from, to);
         let aligned = (from_at | to_at) & (self.size.bytes() - 1) == 0;
-        // Between mounts pages are copied.
-        if self.shared.is_some() || !aligned || from.ino == to.ino || len < self.size.bytes() {
+        if !aligned || from.ino == to.ino || len < self.size.bytes() {
             return Ok(0);
+        }
+        if self.shared.is_some() {
+            return self.clone_shared((from, from_at), (to, to_at), len);
         }
         let _no_clone = self.clones.read();
         let (mut source, mut target) = if from.ino < to.ino {
@@ -115,9 +134,7 @@ impl Fs {
                 self.load(file, state)?;
             }
         }
-        let have = source.size.saturating_sub(from_at).min(len);
-        let to_the_end = from_at + have == source.size && to_at.saturating_add(have) >= target.size;
-        let pages = if to_the_end { self.size.pages_for(have) } else { self.size.page_of(have) };
+        let (pages, bytes) = self.whole_pages((source.size, from_at), (target.size, to_at), len);
         if pages == 0 {
             return Ok(0);
         }
@@ -125,17 +142,70 @@ impl Fs {
             let tail = target.size..to_at;
             self.zero_mapped(to, &mut target, tail, Origin::Program)?;
         }
-        let bytes = have.min(pages << self.size.shift());
         let (first, at) = (self.size.page_of(from_at), self.size.page_of(to_at));
         let size = to_at.checked_add(bytes).ok_or(FsError::TooBig)?;
         to.wrote(false);
-        let request = MetaRequest::Clone { from: (from.ino, first), to: (to.ino, at), pages, size };
-        let cloned = self.meta_attr(request);
+        let (from, to) = ((from.ino, first), (to.ino, at));
+        let cloned = self.meta_attr(MetaRequest::Clone { from, to, pages, size, expect: None });
         if matches!(&cloned, Ok(_) | Err(FsError::Transport(_))) {
             source.map.share(first..first + pages);
             *target = State::default();
         }
         cloned.map(|_| bytes)
+    }
+
+    /// How many whole pages of a copy of `len` bytes can be shared, and how many bytes that is. Files are given by their
+    /// sizes, with the place of each, which lies on a page.
+    fn whole_pages(&self, from: (u64, u64), to: (u64, u64), len: u64) -> (u64, u64) {
+        let ((source, from_at), (target, to_at)) = (from, to);
+        let have = source.saturating_sub(from_at).min(len);
+        let to_the_end = from_at.saturating_add(have) == source && to_at.saturating_add(have) >= target;
+        let pages = if to_the_end { self.size.pages_for(have) } else { self.size.page_of(have) };
+        (pages, have.min(pages << self.size.shift()))
+    }
+
+    /// As [`clone_pages`](Self::clone_pages), of files that other mounts use too. Nothing is locked while the master has their
+    /// leases revoked, so it is told how long the files are believed to be.
+    fn clone_shared(&self, from: (&File, u64), to: (&File, u64), len: u64) -> Result<u64> {
+        let ((from, from_at), (to, to_at)) = (from, to);
+        for _ in 0..CLONE_TRIES {
+            let source = self.loaded(from, Held::Shared)?.size;
+            let mut target = self.loaded(to, Held::Shared)?.size;
+            let (pages, bytes) = self.whole_pages((source, from_at), (target, to_at), len);
+            if pages == 0 {
+                return Ok(0);
+            }
+            if target < to_at {
+                self.lengthen(to, to_at)?;
+                target = to_at;
+            }
+            let (first, at) = (self.size.page_of(from_at), self.size.page_of(to_at));
+            let size = to_at.checked_add(bytes).ok_or(FsError::TooBig)?;
+            let expect = Some((source, target));
+            let request =
+                MetaRequest::Clone { from: (from.ino, first), to: (to.ino, at), pages, size, expect };
+            to.wrote(false);
+            match self.meta_attr(request) {
+                Ok(_) => return Ok(bytes),
+                Err(FsError::Meta(MetaError::Busy)) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        // Somebody makes one of them longer all the time.
+        Ok(0)
+    }
+
+    /// Makes a file that other mounts use too at least `size` bytes long.
+    fn lengthen(&self, file: &File, size: u64) -> Result<()> {
+        let mut state = self.exclusive(file)?;
+        if size > state.size {
+            let tail = state.size..size;
+            self.zero_mapped(file, &mut state, tail, Origin::Program)?;
+            state.size = size;
+            state.dirty = true;
+            self.tell_locked(file, &mut state)?;
+        }
+        Ok(())
     }
 
     /// Clones the directory whose inode number is written in `value` into the empty directory `to`.
@@ -144,8 +214,7 @@ impl Fs {
             std::str::from_utf8(value).ok().and_then(|text| text.trim_end_matches('\0').parse().ok());
         let from = Ino(number.ok_or(FsError::BadRange)?);
         if self.shared.is_some() {
-            // Nobody could keep the other mounts from writing meanwhile.
-            return Err(FsError::NotSupported);
+            return self.meta_attr(MetaRequest::CloneTree { from, to, caller }).map(drop);
         }
         let _nobody_writes = self.clones.write();
         for file in self.inodes.all_live() {

@@ -70,8 +70,12 @@ pub struct State {
     pub map: ExtentMap,
     /// Pages that the master does not know of yet; also in `map`.
     pub pending: ExtentMap,
+    /// What [`Pool::lapses`](pool::Pool::lapses) said when the first of them was taken.
+    pub lapses: u64,
     /// The master does not know of all pages, or not of the size.
     pub dirty: bool,
+    /// The master was told of pages in `pending` and did not answer: perhaps they are the file's, and of its clones.
+    pub unsure: bool,
 }
 
 impl State {

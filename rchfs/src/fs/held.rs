@@ -155,17 +155,22 @@ impl Fs {
             // It was lost, and said so.
             return Ok(());
         }
+        if !self.still_has_pending(state) {
+            self.give_up(file, state);
+            return Ok(());
+        }
         let extents: Vec<Extent> = state.pending.extents().collect();
         let request =
             MetaRequest::Commit { ino: file.ino, extents, size: state.size, touch, kill_suid: false };
         match shared.meta_held(&request) {
             Ok(MetaReply::Attr(_)) => {
                 state.pending = ExtentMap::default();
-                state.dirty = false;
+                (state.dirty, state.unsure) = (false, false);
                 Ok(())
             }
             Ok(_) => Err(Self::bad_reply()),
             Err(why) => {
+                state.unsure |= !matches!(why, FsError::Lost);
                 file.touched.store(true, Ordering::Release);
                 Err(why)
             }
@@ -183,6 +188,7 @@ impl Fs {
                 self.keeps_back(&file);
             }
         }
+        self.tell_atimes();
         self.release_unused();
     }
 
@@ -209,14 +215,14 @@ impl Fs {
         }
     }
 
-    /// Says that something has been given up.
+    /// Says that these have been given up.
     ///
     /// # Errors
     /// If the master does not answer.
-    pub fn acknowledge(&self, done: Acknowledged) -> Result<()> {
+    pub fn acknowledge(&self, done: Vec<Acknowledged>) -> Result<()> {
         let Some(shared) = &self.shared else { return Ok(()) };
         let session = shared.session.current().number;
-        shared.session.call_uncounted(MountRequest::Acknowledge { session, done: vec![done] }).map(drop)
+        shared.session.call_uncounted(MountRequest::Acknowledge { session, done }).map(drop)
     }
 
     /// Ends the session, in good order.
@@ -239,14 +245,19 @@ impl Fs {
         for file in &files {
             file.start_asking();
         }
+        // Pages that no file has are this mount's only if the daemon knows it.
+        if let Err(why) = self.pool.check_in() {
+            log::warn!("what was written may be lost: {why}");
+        }
         let known: Vec<_> = files.iter().map(|file| shared.known.attr(file.ino)).collect();
         shared.known.clear(generation);
         let mut changed = Vec::new();
         for (file, known) in files.iter().zip(known) {
             let mut state = file.state.write();
             let held = std::mem::replace(&mut state.held, Held::Nothing);
+            let has_pending = self.still_has_pending(&state);
             drop(state);
-            let same = held == Held::Exclusive && take_again(shared, file, known);
+            let same = has_pending && held == Held::Exclusive && take_again(shared, file, known);
             if !same {
                 let mut state = file.state.write();
                 self.give_up(file, &mut state);
@@ -276,9 +287,12 @@ impl Fs {
             file.lost.store(true, Ordering::Release);
         }
         let pending: Vec<Extent> = state.pending.extents().collect();
+        let unsure = state.unsure;
         *state = State::default();
         file.touched.store(false, Ordering::Release);
-        if !pending.is_empty() {
+        if unsure {
+            log::warn!("inode {}: pages that may be its own return when its session is over", file.ino.0);
+        } else if !pending.is_empty() {
             self.give_back(&pending);
         }
     }
@@ -298,9 +312,14 @@ fn take_again(shared: &Shared, file: &File, known: Option<Attr>) -> bool {
     let Ok(taken) = take(shared, file.ino, true) else { return false };
     let stamp = |attr: &Attr| (attr.mtime, attr.ctime, attr.size, attr.blocks);
     let mut state = file.state.write();
-    let same = stamp(&taken.attr) == stamp(&known) && shared.known.note(taken.at, taken.attr);
+    // Pages may have been put in the place of others, and may be shared, without a trace in the attributes.
+    let mut map = State::of(Held::Exclusive, taken.attr, taken.extents, &taken.shared).map;
+    state.pending.extents().for_each(|extent| map.insert(extent));
+    let same = stamp(&taken.attr) == stamp(&known)
+        && map.same_pages(&state.map)
+        && shared.known.note(taken.at, taken.attr);
     if same {
-        state.held = Held::Exclusive;
+        (state.held, state.map) = (Held::Exclusive, map);
     }
     same
 }

@@ -53,6 +53,10 @@ impl Fs {
             file.fills.fetch_add(1, Ordering::SeqCst);
         }
         let len = state.size.saturating_sub(at).min(out.len() as u64);
+        if !self.pool.is_mapped() {
+            self.read_far(state.map.pieces(at, len, self.size), at, &mut out[..len as usize])?;
+            return Ok(len as usize);
+        }
         for piece in state.map.pieces(at, len, self.size) {
             let start = (piece.at - at) as usize;
             let to = &mut out[start..start + piece.len as usize];
@@ -150,6 +154,9 @@ impl Fs {
 
     /// Writes to pages that exist; false, with nothing lost, if there is a hole or a shared page.
     fn try_overwrite(&self, state: &State, at: u64, data: &[u8]) -> Result<bool> {
+        if !self.pool.is_mapped() {
+            return self.overwrite_far(state.map.pieces(at, data.len() as u64, self.size), data);
+        }
         for piece in state.map.pieces(at, data.len() as u64, self.size) {
             let Some(to) = piece.data.filter(|_| !piece.shared) else { return Ok(false) };
             let from = (piece.at - at) as usize;
@@ -174,7 +181,9 @@ impl Fs {
         let pages = self.size.page_of(range.start)..self.size.pages_for(range.end);
         self.own(file, state, self.edges(&range), flags.origin)?;
         let holes = state.map.not_own(pages);
+        self.before_taking(state);
         let new = self.take_pages(file, &holes, flags.origin, Fill::Uninit)?;
+        let replaced: Vec<Extent> = holes.iter().flat_map(|hole| state.map.shared(hole.clone())).collect();
         new.iter().for_each(|&e| state.map.insert(e));
         let size = state.size.max(range.end);
         let written = self
@@ -203,6 +212,10 @@ impl Fs {
             Err(_) => {
                 if self.shared.is_some() {
                     holes.into_iter().for_each(|hole| state.map.remove(hole));
+                    replaced.into_iter().for_each(|extent| {
+                        state.map.insert(extent);
+                        state.map.share(extent.at..extent.end());
+                    });
                 } else {
                     *state = State::default();
                 }
@@ -261,7 +274,7 @@ impl Fs {
         }
         for piece in state.map.pieces(range.start, range.end - range.start, self.size) {
             if let Some(at) = piece.data {
-                self.pool.zero(at, piece.len)?;
+                self.zero_piece(at, piece.len)?;
             }
         }
         Ok(())

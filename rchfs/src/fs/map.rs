@@ -164,6 +164,22 @@ impl ExtentMap {
         self.runs.iter().map(|(&at, run)| Extent { at, run: run.pages })
     }
 
+    /// Whether both have the same pages at the same places, shared or not.
+    pub fn same_pages(&self, other: &Self) -> bool {
+        let joined = |map: &Self| {
+            let mut all: Vec<(u64, u64, u64)> = Vec::with_capacity(map.runs.len());
+            for (&at, run) in &map.runs {
+                let (first, count) = (run.pages.first.raw(), run.len());
+                match all.last_mut() {
+                    Some((a, f, n)) if *a + *n == at && *f + *n == first => *n += count,
+                    _ => all.push((at, first, count)),
+                }
+            }
+            all
+        };
+        joined(self) == joined(other)
+    }
+
     /// Every run of pages, in the order of the file.
     pub fn runs(&self) -> impl Iterator<Item = PageRun> {
         self.runs.values().map(|run| run.pages)
@@ -314,6 +330,11 @@ mod tests {
         assert!(map.holes(0..8).is_empty());
         let shared: Vec<_> = map.pieces(0, 8 * 4096, SIZE).map(|p| p.shared).collect();
         assert_eq!(shared, [true, false, true, false]);
+        let mut unshared = ExtentMap::default();
+        unshared.insert(extent(0, 10, 8));
+        assert!(map.same_pages(&unshared) && unshared.same_pages(&map));
+        unshared.insert(extent(3, 99, 1));
+        assert!(!map.same_pages(&unshared));
         map.insert(extent(1, 11, 1));
         map.remove(5..6);
         assert_eq!(dump(&map), [(0, 10, 1), (1, 11, 3), (4, 14, 1), (6, 16, 2)]);

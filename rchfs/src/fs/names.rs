@@ -134,6 +134,8 @@ impl Fs {
             let tail = state.size..size;
             self.zero_mapped(file, &mut state, tail, Origin::Program)?;
         }
+        // What became the file's own by that must be told before its size, and is by the time.
+        self.tell_locked(file, &mut state)?;
         let attr = self.meta_held(request)?;
         state.map.remove(self.size.pages_for(size)..u64::MAX);
         state.size = size;

@@ -68,6 +68,8 @@ impl Fs {
         if kill_suid {
             self.kill_suid(file)?;
         }
+        // Copies of shared pages may be kept back.
+        self.keeps_back(file);
         match what {
             Falloc::PunchHole => self.punch(file, &mut state, at..end),
             Falloc::Allocate { keep_size } => self.allocate(file, &mut state, at..end, keep_size),
@@ -107,7 +109,10 @@ impl Fs {
         for step in holes.into_iter().flat_map(in_steps) {
             let new = self.take_pages(file, &[step], Origin::Program, Fill::Zeroed)?;
             if let Err(e) = self.commit(file, new.clone(), 0, by_program(false)) {
-                self.give_back(&new);
+                // Without an answer they may be the file's.
+                if !matches!(e, FsError::Transport(_)) {
+                    self.give_back(&new);
+                }
                 return Err(e);
             }
             new.into_iter().for_each(|e| state.map.insert(e));

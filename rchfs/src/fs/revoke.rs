@@ -54,9 +54,11 @@ impl Fs {
 
     /// Keeps only a shared lease; false if none at all is kept.
     fn stop_writing(&self, shared: &Shared, seq: Seq, ino: Ino) -> bool {
+        // From here on an exclusive lease that came with the answer to a create is not found any more. Whoever has found it
+        // has locked the state of a file that is live.
+        shared.known.share(seq, ino);
         let Some(file) = self.inodes.live(ino) else {
-            self.drop_lease(shared, seq, ino);
-            return false;
+            return shared.known.attr(ino).is_some();
         };
         let mut state = file.state.write();
         if file.writers.load(Ordering::SeqCst) > 0 {
@@ -65,7 +67,6 @@ impl Fs {
             self.drop_lease(shared, seq, ino);
             return false;
         }
-        shared.known.share(seq, ino);
         self.tell_or_give_up(&file, &mut state);
         state.held = state.held.min(Held::Shared);
         true

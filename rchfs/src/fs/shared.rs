@@ -21,6 +21,7 @@ use super::known::{At, Known, Name};
 use super::session::Session;
 use parking_lot::Mutex;
 use pool::proto::NodeId;
+use pool::proto::meta::Time;
 use pool::proto::meta::{Attr, DirEntry, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode};
 use pool::proto::mount::{Answer, MountError, MountReply, MountRequest};
 use std::collections::{HashMap, HashSet};
@@ -31,6 +32,9 @@ use std::time::Duration;
 /// The most inodes in one message that says they are not used any more.
 const RELEASE: usize = 4096;
 
+/// Access times that are kept to be told, at most: on a busy mount some are never told.
+const ATIMES: usize = 1 << 16;
+
 /// What belongs to a namespace that others use too.
 pub(super) struct Shared {
     pub session: Session,
@@ -39,6 +43,8 @@ pub(super) struct Shared {
     pub dirty: Mutex<Vec<Arc<File>>>,
     /// Owners that have taken locks of fcntl(2), by inode: only they have something to give up at a close.
     pub lockers: Mutex<HashSet<(Ino, u64)>>,
+    /// When inodes were read, if the master is to be told.
+    atimes: Mutex<HashMap<Ino, Time>>,
     /// The kernel asks for nothing any more.
     pub over: AtomicBool,
 }
@@ -51,8 +57,27 @@ impl Shared {
             known,
             dirty: Mutex::default(),
             lockers: Mutex::default(),
+            atimes: Mutex::default(),
             over: AtomicBool::new(false),
         }
+    }
+
+    /// `ino` was read at this time, which the master is told later.
+    pub fn note_atime(&self, ino: Ino, time: Time) {
+        let mut atimes = self.atimes.lock();
+        if atimes.len() < ATIMES {
+            atimes.insert(ino, time);
+        }
+    }
+
+    /// Some of what was noted so, at most `limit`.
+    pub fn take_atimes(&self, limit: usize) -> Vec<(Ino, Time)> {
+        let mut atimes = self.atimes.lock();
+        let some: Vec<_> = atimes.iter().take(limit).map(|(ino, time)| (*ino, *time)).collect();
+        some.iter().for_each(|(ino, _)| {
+            atimes.remove(ino);
+        });
+        some
     }
 
     /// Asks for an operation; waits for another session if this one has ended.

@@ -5,13 +5,25 @@
 //! their times, the checker keeps every *world* that is possible, which is a value of the key and which of the operations
 //! under way have been done. Where an operation ends, worlds in which it cannot have been done are dropped (Lowe,
 //! "Testing for linearizability", 2017). Few operations are under way at once, so there are few worlds.
+//!
+//! Operations whose outcome was never known stay under way for ever. None of them may be left out because nobody read
+//! what it put in: that a key is there is seen by a removal, or by another value put in its place, as well as by a
+//! get. To keep worlds few:
+//!
+//! - all values that nobody read are taken for the same one, and of operations with unknown outcomes that would
+//!   do the same the first one is done first;
+//! - a world is dropped if another differs from it in nothing but that fewer operations of unknown outcome have been
+//!   done: they may still be done, and need not be.
 
 use super::report::{Kind, Violation, name};
 use super::{Action, Ask, Event, History, Outcome};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+/// What a key is: not there, there with a value that nobody read, or with this one.
+type Value = Option<Option<u64>>;
+
 /// The value of the key, and a bit for each operation under way that has been done.
-type World = (Option<u64>, u128);
+type World = (Value, u128);
 
 /// The most operations on a key that may be under way at once, with those whose outcome was never known.
 const UNDER_WAY_MAX: usize = 128;
@@ -27,68 +39,113 @@ pub fn check(history: &History) -> Vec<Violation> {
     keys.into_iter().filter_map(|(key, ops)| check_key(key, &ops).err()).collect()
 }
 
-/// What the key is after the operation, if it can be done when it is `now`; `None` if its answer says otherwise.
-fn after(now: Option<u64>, event: &Event, ask: &Ask) -> Option<Option<u64>> {
-    let (becomes, fits) = match (ask, &event.outcome) {
-        (Ask::Get, Outcome::Found(found)) => (now, now == *found),
-        (Ask::Put(value), Outcome::Told(is_new)) => (Some(*value), *is_new == now.is_none()),
-        (Ask::Put(value), Outcome::Unknown(_)) => (Some(*value), true),
-        (Ask::Remove, Outcome::Told(was_there)) => (None, *was_there == now.is_some()),
-        (Ask::Remove, Outcome::Unknown(_)) => (None, true),
-        (Ask::Swap { old, new }, Outcome::Done | Outcome::Unknown(_)) => (*new, now == *old),
-        (Ask::Swap { old, .. }, Outcome::Found(found)) => (now, now == *found && found != old),
-        _ => (now, false),
-    };
-    fits.then_some(becomes)
+/// An operation on a key.
+#[derive(Clone, Copy)]
+struct Op<'e> {
+    event: &'e Event,
+    does: Does,
+    /// Whether its outcome is not known.
+    maybe: bool,
+}
+
+/// What an operation does to a key, with the answer that it got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    /// Finds that it is this, and leaves it so.
+    Find(Value),
+    /// Gives it this value, after finding whether it was there, if that was told.
+    Put { value: Value, was_there: Option<bool> },
+    /// Replaces the first by the second, if it is the first.
+    Swap(Value, Value),
+    /// Finds that it is the second, which is not the first, and leaves it so.
+    Refuse(Value, Value),
+    /// Nothing that it could have done explains its answer.
+    Nonsense,
+}
+
+impl Does {
+    /// What the event did; `None` if that does not matter. `name` gives values their names.
+    fn of(event: &Event, ask: &Ask, name: impl Fn(Option<u64>) -> Value) -> Option<Self> {
+        Some(match (ask, &event.outcome) {
+            (Ask::Get, Outcome::Unknown(_)) => return None,
+            (Ask::Get, Outcome::Found(found)) => Self::Find(name(*found)),
+            (Ask::Put(value), Outcome::Told(is_new)) => {
+                Self::Put { value: name(Some(*value)), was_there: Some(!is_new) }
+            }
+            (Ask::Put(value), Outcome::Unknown(_)) => {
+                Self::Put { value: name(Some(*value)), was_there: None }
+            }
+            (Ask::Remove, Outcome::Told(was_there)) => Self::Put { value: None, was_there: Some(*was_there) },
+            (Ask::Remove, Outcome::Unknown(_)) => Self::Put { value: None, was_there: None },
+            (Ask::Swap { old, new }, Outcome::Done | Outcome::Unknown(_)) => {
+                Self::Swap(name(*old), name(*new))
+            }
+            (Ask::Swap { old, .. }, Outcome::Found(found)) => Self::Refuse(name(*old), name(*found)),
+            _ => Self::Nonsense,
+        })
+    }
+
+    /// What the key is afterwards, if this can be done when it is `now`.
+    fn after(self, now: Value) -> Option<Value> {
+        let (fits, becomes) = match self {
+            Self::Find(found) => (now == found, now),
+            Self::Put { value, was_there } => (was_there.is_none_or(|was| was == now.is_some()), value),
+            Self::Swap(old, new) => (now == old, new),
+            Self::Refuse(old, found) => (now == found && found != old, now),
+            Self::Nonsense => (false, now),
+        };
+        fits.then_some(becomes)
+    }
 }
 
 fn check_key(key: u64, ops: &[(&Event, &Ask)]) -> Result<(), Violation> {
     let seen: HashSet<u64> = ops.iter().filter_map(|(event, ask)| saw(event, ask)).collect();
-    // What may not have been done, and whose value nobody saw, need not have been.
-    let relevant = |(event, ask): &(&Event, &Ask)| match (&event.outcome, ask) {
-        (Outcome::Unknown(_), Ask::Get) => false,
-        (Outcome::Unknown(_), Ask::Put(new) | Ask::Swap { new: Some(new), .. }) => seen.contains(new),
-        _ => true,
-    };
-    let ops: Vec<_> = ops.iter().copied().filter(relevant).collect();
+    let name_of = |value: Option<u64>| value.map(|value| seen.contains(&value).then_some(value));
+    let op = |event, ask| Some(Op { event, does: Does::of(event, ask, name_of)?, maybe: is_unknown(event) });
+    let ops: Vec<Op<'_>> = ops.iter().filter_map(|(event, ask)| op(*event, ask)).collect();
     let mut times: Vec<(u64, bool, usize)> = Vec::new();
-    for (i, (event, _)) in ops.iter().enumerate() {
-        times.push((event.begin, false, i));
-        if !matches!(event.outcome, Outcome::Unknown(_)) {
-            times.push((event.end, true, i));
+    for (i, op) in ops.iter().enumerate() {
+        times.push((op.event.begin, false, i));
+        if !op.maybe {
+            times.push((op.event.end, true, i));
         }
     }
     // At the same time beginnings come first: then the two may have overlapped.
     times.sort_unstable();
     let mut worlds: HashSet<World> = HashSet::from([(None, 0)]);
-    let mut under_way: Vec<Option<usize>> = Vec::new();
+    let mut under_way: Vec<Option<Op<'_>>> = Vec::new();
     let mut bits: HashMap<usize, usize> = HashMap::new();
-    for (_, is_end, op) in times {
+    for (_, is_end, i) in times {
+        let op = ops[i];
         if !is_end {
             let free = under_way.iter().position(Option::is_none).unwrap_or(under_way.len());
             if free == UNDER_WAY_MAX {
                 let why = "too much was under way at once to be judged";
-                return Err(Violation::new(Kind::Malformed, key, why, &[ops[op].0]));
+                return Err(Violation::new(Kind::Malformed, key, why, &[op.event]));
             }
             if free == under_way.len() {
                 under_way.push(None);
             }
             under_way[free] = Some(op);
-            bits.insert(op, free);
+            bits.insert(i, free);
             continue;
         }
-        let Some(bit) = bits.remove(&op) else { continue };
-        worlds = with(&worlds, bit, &under_way, &ops);
+        let Some(bit) = bits.remove(&i) else { continue };
+        worlds = with(&worlds, bit, &under_way);
         if worlds.is_empty() {
-            let others = under_way.iter().flatten().map(|i| ops[*i].0);
-            let events: Vec<&Event> = others.chain(before(&ops, ops[op].0)).collect();
-            let why = format!("no order of what was done to this key explains {}", name(ops[op].0));
+            let others = under_way.iter().flatten().map(|op| op.event);
+            let events: Vec<&Event> = others.chain(before(&ops, op.event)).collect();
+            let why = format!("no order of what was done to this key explains {}", name(op.event));
             return Err(Violation::new(Kind::NoOrder, key, why, &events));
         }
         under_way[bit] = None;
         worlds = worlds.into_iter().map(|(value, done)| (value, done & !(1 << bit))).collect();
     }
     Ok(())
+}
+
+fn is_unknown(event: &Event) -> bool {
+    matches!(event.outcome, Outcome::Unknown(_))
 }
 
 /// What an operation says that the key was.
@@ -101,36 +158,74 @@ fn saw(event: &Event, ask: &Ask) -> Option<u64> {
 }
 
 /// The worlds in which the operation with this bit has been done, as have any of the others before it.
-fn with(
-    worlds: &HashSet<World>,
-    bit: usize,
-    under_way: &[Option<usize>],
-    ops: &[(&Event, &Ask)],
-) -> HashSet<World> {
-    let (mut reached, mut left): (HashSet<World>, Vec<World>) =
-        (worlds.clone(), worlds.iter().copied().collect());
+fn with(worlds: &HashSet<World>, bit: usize, under_way: &[Option<Op<'_>>]) -> HashSet<World> {
+    let maybes = maybes(under_way);
+    // Those in which fewer operations of unknown outcome have been done come first, as they make others superfluous.
+    let mut left: BTreeMap<u32, Vec<World>> = BTreeMap::new();
+    for world in worlds {
+        left.entry((world.1 & maybes).count_ones()).or_default().push(*world);
+    }
+    let mut reached = Best { maybes, ..Best::default() };
     let mut done = HashSet::new();
-    while let Some(world @ (value, mask)) = left.pop() {
+    while let Some(mut entry) = left.first_entry() {
+        let Some(world @ (value, mask)) = entry.get_mut().pop() else {
+            entry.remove();
+            continue;
+        };
+        if !reached.add(world) {
+            continue;
+        }
         if mask >> bit & 1 == 1 {
             done.insert(world);
             continue;
         }
+        let mut tried: Vec<Does> = Vec::new();
         for (other, op) in under_way.iter().enumerate() {
             let Some(op) = op.filter(|_| mask >> other & 1 == 0) else { continue };
-            let Some(becomes) = after(value, ops[op].0, ops[op].1) else { continue };
-            let next = (becomes, mask | 1 << other);
-            if reached.insert(next) {
-                left.push(next);
+            if op.maybe {
+                if tried.contains(&op.does) {
+                    continue;
+                }
+                tried.push(op.does);
             }
+            let Some(becomes) = op.does.after(value) else { continue };
+            let mask = mask | 1 << other;
+            left.entry((mask & maybes).count_ones()).or_default().push((becomes, mask));
         }
     }
     done
 }
 
+/// The bits of operations with unknown outcomes.
+fn maybes(under_way: &[Option<Op<'_>>]) -> u128 {
+    let maybe = |op: &Option<Op<'_>>| op.is_some_and(|op| op.maybe);
+    under_way.iter().enumerate().filter(|(_, op)| maybe(op)).fold(0, |all, (i, _)| all | 1 << i)
+}
+
+/// Worlds without those in which more operations of unknown outcome have been done than in another one that is otherwise
+/// the same.
+#[derive(Default)]
+struct Best {
+    maybes: u128,
+    alike: HashMap<World, Vec<u128>>,
+}
+
+impl Best {
+    /// Whether this world says anything that those added before do not; they may not have more such operations.
+    fn add(&mut self, (value, mask): World) -> bool {
+        let done = mask & self.maybes;
+        let alike = self.alike.entry((value, mask & !self.maybes)).or_default();
+        let is_new = !alike.iter().any(|fewer| fewer & done == *fewer);
+        if is_new {
+            alike.push(done);
+        }
+        is_new
+    }
+}
+
 /// The last few operations that ended before that one did.
-fn before<'e>(ops: &[(&'e Event, &Ask)], event: &Event) -> impl Iterator<Item = &'e Event> {
-    let mut earlier: Vec<&Event> =
-        ops.iter().map(|(event, _)| *event).filter(|e| e.end <= event.end).collect();
+fn before<'e>(ops: &[Op<'e>], event: &Event) -> impl Iterator<Item = &'e Event> {
+    let mut earlier: Vec<&Event> = ops.iter().map(|op| op.event).filter(|e| e.end <= event.end).collect();
     earlier.sort_by_key(|event| std::cmp::Reverse(event.end));
     earlier.into_iter().take(8)
 }
@@ -188,5 +283,19 @@ mod tests {
         assert!(is_fine(vec![lost(Ask::Put(5)), get(3, 4, None), get(8, 9, None)]));
         assert!(!is_fine(vec![lost(Ask::Put(5)), get(3, 4, Some(5)), get(8, 9, None)]));
         assert!(is_fine(vec![lost(Ask::Remove), put(3, 4, 5, true), get(8, 9, None)]));
+    }
+
+    #[test]
+    fn a_value_that_nobody_read_is_known_by_what_found_the_key_there() {
+        let lost = |ask| event(1, super::super::NEVER, ask, Outcome::Unknown("killed".into()));
+        let remove = |begin, told| event(begin, begin + 1, Ask::Remove, Outcome::Told(told));
+        // As it was found in a table whose clients are killed: they put in what only a removal found.
+        assert!(is_fine(vec![lost(Ask::Put(5)), get(3, 4, None), remove(6, true), get(8, 9, None)]));
+        assert!(is_fine(vec![lost(Ask::Put(5)), get(3, 4, None), put(6, 7, 8, false), get(8, 9, Some(8))]));
+        let swap = Ask::Swap { old: None, new: Some(5) };
+        assert!(is_fine(vec![lost(swap.clone()), get(3, 4, None), remove(6, true), get(8, 9, None)]));
+        assert!(!is_fine(vec![get(3, 4, None), remove(6, true)]), "nobody put anything in");
+        assert!(!is_fine(vec![lost(Ask::Put(5)), remove(6, true), remove(8, true)]), "once is not twice");
+        assert!(is_fine(vec![lost(Ask::Put(5)), lost(swap), remove(6, true), remove(8, true)]));
     }
 }

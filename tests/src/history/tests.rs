@@ -1,6 +1,7 @@
 //! The checker against histories that are right, histories that are wrong in a known way, and a search
 //! through all orders.
 
+mod keys;
 mod oracle;
 mod sim;
 

@@ -2,6 +2,7 @@
 
 mod edges;
 mod example;
+mod far;
 mod faults;
 mod many;
 mod motion;

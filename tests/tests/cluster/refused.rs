@@ -7,7 +7,7 @@ use e2e::rustix::process::{Pid, Signal, kill_process};
 use e2e::{Rng, binary, run};
 use pool::addr::{GAddr, PageId, PageRun, PageSize, RackId};
 use pool::cxl::region::{Region, RegionSource, Spec};
-use pool::proto::cluster::{ClusterReply, ClusterRequest, RackStats};
+use pool::proto::cluster::{ClusterReply, ClusterRequest, RackStats, Ways};
 use pool::proto::page::{PageKind, PageRequest};
 use pool::proto::peer::PeerRequest;
 use pool::proto::{NodeId, Reply, Request};
@@ -407,7 +407,7 @@ fn impossible() -> Vec<Request> {
             incarnation,
             stats,
             oldest_swap: u64::MAX,
-            ways: String::new(),
+            ways: Ways { transport: String::new(), cas: String::new() },
         }),
         Request::Cluster(ClusterRequest::Leave { rack, incarnation }),
         Request::Cluster(ClusterRequest::TakeBlock { rack, incarnation }),

@@ -18,6 +18,15 @@ fn status_lists_every_rack() {
         let racks: Vec<_> = text.lines().skip(2).map(|line| line.split_whitespace().next()).collect();
         assert_eq!(racks, [Some("0"), Some("1")], "{text}");
         assert_eq!(text.matches("alive").count(), 2, "{text}");
+        assert_eq!(cluster.texts("transport"), ["tcp", "tcp"]);
+        // Said with the first sign of life.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while cluster.texts("cas") != ["home CPU", "home CPU"] {
+            assert!(std::time::Instant::now() < deadline, "{:?}", cluster.texts("cas"));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let text = run::ok(&mut rcmp(cluster, &["status"]));
+        assert_eq!(text.matches("  home CPU  ").count(), 2, "{text}");
         let capacity = cluster.counts("capacity");
         assert!(capacity.iter().all(|bytes| (1 << 20..=32 << 20).contains(bytes)), "{capacity:?}");
     });

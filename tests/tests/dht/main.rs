@@ -69,7 +69,6 @@ fn keys_are_linearizable_from_both_racks_while_pages_stay() {
 }
 
 #[test]
-#[ignore = "known failure, about one run in two: the history checker finds no order for a key once clients were killed"]
 fn clients_that_are_killed_leave_a_table_that_others_go_on_with() {
     on_table(Shape::restless(2), |cluster, table| {
         let mut victims = clients(cluster, 2, table);

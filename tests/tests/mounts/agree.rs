@@ -4,7 +4,7 @@
 //! directory of a tmpfs.
 
 use crate::{Mounts, on_mounts};
-use e2e::rustix::fs::{CWD, Mode, OFlags, RenameFlags, ftruncate, open, renameat_with};
+use e2e::rustix::fs::{CWD, Mode, OFlags, RenameFlags, copy_file_range, ftruncate, open, renameat_with};
 use e2e::rustix::io::{Errno, pread, pwrite, write};
 use e2e::{Rng, tree};
 use std::collections::BTreeSet;
@@ -16,6 +16,9 @@ use std::thread::scope;
 use tempfile::TempDir;
 
 const NAMES: [&str; 8] = ["a", "b", "c", "d/a", "d/b", "d/c", "d", "e"];
+
+/// Bytes in a page of the pool.
+const PAGE: u64 = 16 << 10;
 
 /// What a system call gave: an error, or what a program would see.
 type Seen = Result<String, Option<i32>>;
@@ -70,7 +73,7 @@ impl World<'_> {
         let other = rng.pick(&NAMES);
         let (at, len) = (rng.below(70_000), 1 + rng.below(20_000) as usize);
         let data = vec![b'a' + rng.below(26) as u8; len];
-        match rng.below(20) {
+        match rng.below(23) {
             0 => self.both(mount, format!("mkdir {name}"), |top| {
                 seen(fs::create_dir(top.join(name)).map(|()| String::new()))
             }),
@@ -142,6 +145,18 @@ impl World<'_> {
                 self.log.push(format!("close {at}"));
                 self.open.swap_remove(at);
             }
+            18 | 19 => {
+                let (from, to) = (rng.below(5) * PAGE, rng.below(5) * PAGE);
+                let odd = if rng.below(4) == 0 { 1 + rng.below(PAGE) } else { 0 };
+                let len = if rng.below(2) == 0 { 1 + rng.below(90_000) } else { PAGE * (1 + rng.below(4)) };
+                self.both(
+                    mount,
+                    format!("copy {len} from {name} at {from} to {other} at {to} + {odd}"),
+                    |top| {
+                        errno(copy(&top.join(name), from, &top.join(other), to + odd, len), |n| n.to_string())
+                    },
+                );
+            }
             _ if self.open.is_empty() => {}
             _ => self.use_open(rng, at, &data),
         }
@@ -164,6 +179,22 @@ impl World<'_> {
         self.log.push(format!("open file {number}: {which} at {at}, {} bytes -> {expected:?}", data.len()));
         assert_eq!(found, expected, "\n{}", self.recent());
     }
+}
+
+/// Copies as cp(1) does, which shares whole pages where it can; how many bytes.
+fn copy(from: &Path, from_at: u64, to: &Path, to_at: u64, len: u64) -> Result<u64, Errno> {
+    let from = open(from, OFlags::RDONLY, Mode::empty())?;
+    let to = open(to, OFlags::WRONLY | OFlags::CREATE, Mode::from_raw_mode(0o644))?;
+    let mut done = 0;
+    while done < len {
+        let (mut here, mut there) = (from_at + done, to_at + done);
+        let rest = (len - done) as usize;
+        match copy_file_range(&from, Some(&mut here), &to, Some(&mut there), rest)? as u64 {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
 }
 
 /// Tells contents apart.
@@ -197,10 +228,24 @@ fn four_mounts_are_as_one_local_file_system() {
     random(&["", "", "cache=none", ""], 4000);
 }
 
+#[test]
+fn mounts_with_and_without_cxl_are_as_one_local_file_system() {
+    random(&["", "cxl=none", "cxl=none,cache=none"], 3000);
+}
+
 /// All at once: nobody hangs, nobody fails in a way that no local file system would, and all agree in the end.
 #[test]
 fn mounts_that_do_everything_at_once_agree_in_the_end() {
-    on_mounts(&["", "", ""], |m| {
+    everything_at_once(&["", "", ""]);
+}
+
+#[test]
+fn mounts_with_and_without_cxl_that_do_everything_at_once_agree_in_the_end() {
+    everything_at_once(&["", "cxl=none", "cxl=none"]);
+}
+
+fn everything_at_once(options: &[&str; 3]) {
+    on_mounts(options, |m| {
         let seed = Rng::seed_from_env("RCHFS_MOUNTS_SEED");
         println!("RCHFS_MOUNTS_SEED={seed}");
         fs::create_dir(m.at(0, "d")).unwrap();

@@ -25,7 +25,16 @@ fn within_bound<T>(what: impl FnOnce() -> T) -> T {
 
 #[test]
 fn nobody_waits_long_for_a_mount_that_died_and_its_closed_files_are_whole() {
-    on_mounts(&["", ""], |m| {
+    dies(&["", ""]);
+}
+
+#[test]
+fn nobody_waits_long_for_a_mount_without_cxl_that_died() {
+    dies(&["cxl=none", ""]);
+}
+
+fn dies(options: &[&str; 2]) {
+    on_mounts(options, |m| {
         fs::write(m.at(0, "closed"), vec![7; 300_000]).unwrap();
         let mut open = File::create(m.at(0, "open")).unwrap();
         open.write_all(&[8; 300_000]).unwrap();
@@ -51,7 +60,16 @@ fn nobody_waits_long_for_a_mount_that_died_and_its_closed_files_are_whole() {
 
 #[test]
 fn a_mount_that_was_stopped_does_not_write_over_what_others_wrote() {
-    on_mounts(&["", ""], |m| {
+    is_stopped(&["", ""]);
+}
+
+#[test]
+fn a_mount_without_cxl_that_was_stopped_does_not_write_over_what_others_wrote() {
+    is_stopped(&["cxl=none", ""]);
+}
+
+fn is_stopped(options: &[&str; 2]) {
+    on_mounts(options, |m| {
         let open = |number: usize, name: &str| {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).open(m.at(number, name)).unwrap()

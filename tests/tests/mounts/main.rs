@@ -2,7 +2,9 @@
 //! are stopped. rchfs/SEMANTICS.md is what is tested here.
 
 mod agree;
+mod clone;
 mod death;
+mod far;
 mod locks;
 mod programs;
 mod seen;
@@ -42,6 +44,12 @@ impl Mounts {
     /// Kills the process of a mount.
     pub fn kill(&mut self, number: usize) {
         self.mounts[number].take().expect("it is mounted").kill();
+    }
+
+    /// Unmounts.
+    pub fn end(&mut self, number: usize) {
+        let status = self.mounts[number].take().expect("it is mounted").unmount();
+        assert!(status.success(), "{status}");
     }
 
     /// The cluster.
@@ -85,6 +93,8 @@ pub fn on_mounts(options: &[&str], test: impl FnOnce(&mut Mounts)) {
         create_dir_all(&dir).expect("a directory can be made");
         let options = format!("rack={}{}{more}", number % 2, if more.is_empty() { "" } else { "," });
         let log = cluster.dir().join(format!("m{number}.log"));
+        // A host that cannot map the region: it is not there.
+        let _hidden = more.contains("cxl=none").then(|| Hidden::new(cluster.region(number as u16 % 2)));
         let mount = Mount::start_from(cluster.master(), &dir, &options, &log);
         Some(mount.unwrap_or_else(|failed| panic!("{}: {}", failed.status, failed.message)))
     };
@@ -94,6 +104,27 @@ pub fn on_mounts(options: &[&str], test: impl FnOnce(&mut Mounts)) {
     for mount in mounts.mounts.drain(..).flatten() {
         let status = mount.unmount();
         assert!(status.success(), "{status}");
+    }
+}
+
+/// A file that is not at its place; it is again when this is dropped.
+pub struct Hidden {
+    path: PathBuf,
+    elsewhere: PathBuf,
+}
+
+impl Hidden {
+    /// Hides the file. Who has it open or mapped goes on to use it.
+    pub fn new(path: PathBuf) -> Self {
+        let elsewhere = path.with_extension("hidden");
+        std::fs::rename(&path, &elsewhere).expect("it is there");
+        Self { path, elsewhere }
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        std::fs::rename(&self.elsewhere, &self.path).expect("it is still there");
     }
 }
 

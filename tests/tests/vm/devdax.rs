@@ -106,6 +106,11 @@ fn a_device_in_another_mode_is_refused_and_what_to_type_helps() {
     let message = refused(top.path(), "/dev/pmem1", "", &["fsdax"]);
     let (_, typed) = message.split_once("destroys what is on it: ").expect("it says what to type");
     ok(&mut command("sh", ["-c", typed]));
+    // Memory that the system uses as its own.
+    ok(&mut command("daxctl", ["reconfigure-device", "--mode=system-ram", "--no-online", "dax1.0"]));
+    let message = refused(top.path(), OTHER, "", &["system-ram"]);
+    let (_, typed) = message.split_once("this gives it back: ").expect("it says what to type");
+    ok(&mut command("sh", ["-c", typed]));
     wipe(OTHER);
     assert!(mounted(top.path(), OTHER).unmount().success());
 }

@@ -2,6 +2,7 @@
 //! Elsewhere each test says that it was skipped.
 
 mod devdax;
+mod faults;
 mod racks;
 
 use e2e::fixture::skipped;

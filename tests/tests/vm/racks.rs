@@ -8,14 +8,14 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// Emulation makes everything take long: no client waits longer than ten seconds, and daemons have to be
 /// quicker than that to say what was wrong.
 const PATIENT: [&str; 4] = ["--deadline", "8s", "--transport", "rdma"];
 
 /// Two racks on devices whose old pool is given up first.
-fn racks(daemon: &[&'static str]) -> Cluster {
+pub fn racks(daemon: &[&'static str]) -> Cluster {
     let devices = vec!["/dev/dax0.0", "/dev/dax1.0"];
     for device in &devices {
         ok(command(e2e::binary::rcmp().to_str().expect("the path is text"), ["wipe", "--yes"]).arg(device));
@@ -28,11 +28,11 @@ fn racks(daemon: &[&'static str]) -> Cluster {
 }
 
 const RESTLESS: [&str; 6] = ["--swap-watermark", "0.1", "--heat-half-life", "1s", "--swap-reserve", "2M"];
-const QUIET: [&str; 4] = ["--swap-watermark", "off", "--swap-reserve", "1M"];
+pub const QUIET: [&str; 4] = ["--swap-watermark", "off", "--swap-reserve", "1M"];
 
 /// Waits until both racks say that they reach the other that way.
 #[track_caller]
-fn until_linked(cluster: &Cluster, way: &str) {
+pub fn until_linked(cluster: &Cluster, way: &str) {
     let deadline = Instant::now() + SOON;
     while !cluster.texts("transport").iter().all(|text| text.starts_with(way)) {
         assert!(Instant::now() < deadline, "{:?}\n{}", cluster.texts("transport"), cluster.said());
@@ -41,17 +41,17 @@ fn until_linked(cluster: &Cluster, way: &str) {
 }
 
 /// A client of two threads in each rack.
-fn clients(cluster: &Cluster, pages: &str, seconds: f64) -> Vec<Client> {
+pub fn clients(cluster: &Cluster, pages: &str, seconds: f64) -> Vec<Client> {
     (0..2).map(|rack| cluster.client(rack, pages, 2, seconds)).collect()
 }
 
 /// Lets them finish; operations and errors.
-fn finish(clients: Vec<Client>) -> (u64, u64) {
+pub fn finish(clients: Vec<Client>) -> (u64, u64) {
     clients.into_iter().map(Client::finish).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
 }
 
 #[track_caller]
-fn kept_its_promises(cluster: &Cluster) {
+pub fn kept_its_promises(cluster: &Cluster) {
     let verdict = cluster.judge();
     verdict.expect_none();
     println!("{verdict}");
@@ -63,6 +63,7 @@ fn pages_that_never_rest_keep_every_promise_over_rdma() {
         return;
     }
     let cluster = racks(&RESTLESS);
+    assert_eq!(cluster.texts("cas"), ["home CPU (device: HCA)"; 2]);
     let pages = cluster.make_pages(0, 9);
     let (operations, failed) = finish(clients(&cluster, &pages, 12.0));
     println!("{operations} operations, {failed} failed, {:?} swaps", cluster.counts("swaps_in"));

@@ -43,7 +43,7 @@ impl Data {
                 if rack == pool.rack() {
                     return Err(ToolError::Usage(format!("--remote-rack {rack} is this client's own rack")));
                 }
-                self.own(&Pool::connect(&arguments.master.master, rack)?, away)?
+                self.own(&arguments.master.pool(rack)?, away)?
             }
         };
         self.pages = mix(here, away);

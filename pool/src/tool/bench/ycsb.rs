@@ -154,10 +154,10 @@ fn measure(
     let cases: Vec<Case> = arguments.workload.iter().map(|workload| case(*workload)).collect();
     match on {
         On::Pool => {
-            let (addr, rack) = (&arguments.master.master, RackId(arguments.rack));
-            let pool = Pool::connect(addr, rack)?;
+            let (master, rack) = (&arguments.master, RackId(arguments.rack));
+            let pool = master.pool(rack)?;
             let home = RackId(arguments.table_rack.unwrap_or(arguments.rack));
-            let maker = if home == rack { pool.clone() } else { Pool::connect(addr, home)? };
+            let maker = if home == rack { pool.clone() } else { master.pool(home)? };
             let table = Dht::create(&maker)?;
             let result = on_table(&pool, &table, arguments, &cases, report);
             // Also after an error; nobody else knows of it.

@@ -4,8 +4,11 @@
 //! completes. An access whose ends are no multiples of 8 is posted as up to three requests, so that whole
 //! words are copied apart from parts of words; queue pairs work in order, so only the last says when it is done.
 //!
-//! Whoever posts an access while no other is under way looks for its completion itself for a moment: a hand-over to
-//! another thread costs more than the access. When there are no free slots accesses wait in a queue, which is
+//! Whoever posts an access while no other is under way *watches*: it looks for its completion itself for a moment, since
+//! a hand-over to another thread costs more than the access. It then takes the completions of accesses that others
+//! begin meanwhile too, and neither these nor the poller, which would only be in its way, do anything about them. Whoever
+//! begins one first counts it as under way and then looks whether somebody watches; a watcher first ceases to be one and then
+//! looks whether anything is under way; so one of the two leaves it to the poller in the end. When there are no free slots accesses wait in a queue, which is
 //! bounded.
 //!
 //! Once the link has failed nothing is begun any more and no slot is used again; what is under way ends when the
@@ -84,7 +87,8 @@ impl Job {
 struct Op {
     job: Job,
     slot: Slot,
-    until: Instant,
+    /// From the first time on that the poller has looked: who begins an access does not look at the clock.
+    until: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -116,6 +120,7 @@ pub(super) struct Data {
     /// Of each slot: how many accesses have used it.
     epochs: Vec<AtomicU32>,
     in_flight: AtomicUsize,
+    watching: AtomicUsize,
     up: AtomicBool,
     /// The home's memory, and ours.
     there: Vec<Extent>,
@@ -141,8 +146,8 @@ impl Data {
         let ops = slots.iter().map(|_| None).collect();
         let table = Table { ops, free: slots, queue: VecDeque::new(), failed: None };
         let (table, lanes) = (Mutex::new(table), RwLock::new(lanes));
-        let (in_flight, up) = (AtomicUsize::new(0), AtomicBool::new(true));
-        Self { cq, lanes, arena, table, epochs, in_flight, up, there, here, timing }
+        let (in_flight, watching, up) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(true));
+        Self { cq, lanes, arena, table, epochs, in_flight, watching, up, there, here, timing }
     }
 
     pub fn is_up(&self) -> bool {
@@ -170,13 +175,15 @@ impl Data {
         let index = usize::from(slot.0);
         let epoch = self.epochs[index].load(Ordering::Acquire);
         self.launch(slot, job)?;
-        if self.in_flight.load(Ordering::Acquire) == 1 {
+        if self.in_flight.load(Ordering::SeqCst) == 1 {
+            self.watching.fetch_add(1, Ordering::SeqCst);
             self.watch_for(index, epoch);
+            self.watching.fetch_sub(1, Ordering::SeqCst);
         }
-        if self.epochs[index].load(Ordering::Acquire) == epoch {
+        if self.in_flight.load(Ordering::SeqCst) > 0 && self.watching.load(Ordering::SeqCst) == 0 {
             // Left to the poller: see there.
             self.arm();
-            self.drain();
+            self.take();
         }
         Ok(())
     }
@@ -184,15 +191,14 @@ impl Data {
     /// Looks for the end of an access for a while.
     fn watch_for(&self, index: usize, epoch: u32) {
         /// Looks between two glances at the clock.
-        const LOOKS: u32 = 64;
+        const LOOKS: u32 = 256;
         let mut begun = None;
         loop {
             for _ in 0..LOOKS {
-                self.drain();
+                self.take();
                 if self.epochs[index].load(Ordering::Acquire) != epoch {
                     return;
                 }
-                std::hint::spin_loop();
             }
             if begun.get_or_insert_with(Instant::now).elapsed() >= self.timing.spin {
                 return;
@@ -218,10 +224,10 @@ impl Data {
             if table.failed.is_some() {
                 return Err(job);
             }
-            table.ops[index] = Some(Op { job, slot, until: Instant::now() + self.timing.deadline });
-            self.in_flight.fetch_add(1, Ordering::AcqRel);
+            table.ops[index] = Some(Op { job, slot, until: None });
+            self.in_flight.fetch_add(1, Ordering::SeqCst);
         }
-        for (number, work) in works.iter().enumerate() {
+        for (number, work) in works.iter().flatten().enumerate() {
             if let Err(why) = lane.post(work) {
                 drop(lanes);
                 // What has been posted says itself how it ends, and what was not must be ended here.
@@ -239,7 +245,7 @@ impl Data {
     }
 
     /// The requests that make up an access; data to be written are put where the device finds them.
-    fn works(&self, slot: &Slot, job: &Job) -> Option<Vec<Work>> {
+    fn works(&self, slot: &Slot, job: &Job) -> Option<[Option<Work>; PIECES as usize]> {
         let (offset, len) = job.range();
         let at_home = |at: u64, len: usize| {
             let (extent, into) = self.there.iter().find_map(|e| Some((e, e.place(at, len as u64)?)))?;
@@ -251,7 +257,8 @@ impl Data {
             let (number, at) = here.filter_map(|(n, e)| Some((n, e.place(*into, len as u64)?))).next()?;
             let (addr, rkey) = at_home(offset, len)?;
             let local = Local { mr: ARENA + 1 + number, at: at as usize, len };
-            return Some(vec![Work { id, what: What::Read { addr, rkey }, local, signalled: true }]);
+            let work = Work { id, what: What::Read { addr, rkey }, local, signalled: true };
+            return Some([Some(work), None, None]);
         }
         // The buffer lies to words as the memory there does.
         let shift = (offset % 8) as usize;
@@ -259,16 +266,16 @@ impl Data {
             self.arena.put(slot, shift, data);
         }
         let pieces = pieces(shift, len);
-        let last = pieces.len().checked_sub(1)?;
-        let mut works = Vec::with_capacity(pieces.len());
-        for (number, (at, len)) in pieces.into_iter().enumerate() {
+        let last = pieces.iter().rposition(|(_, len)| *len > 0)?;
+        let mut works = [None; PIECES as usize];
+        for (number, (at, len)) in pieces.into_iter().enumerate().filter(|(_, (_, len))| *len > 0) {
             let (addr, rkey) = at_home(offset + at as u64, len)?;
             let local = Local { mr: ARENA, at: self.arena.at(slot, shift + at), len };
             let what = match job {
                 Job::Write { .. } => What::Write { addr, rkey },
                 _ => What::Read { addr, rkey },
             };
-            works.push(Work { id, what, local, signalled: number == last });
+            works[number] = Some(Work { id, what, local, signalled: number == last });
         }
         Some(works)
     }
@@ -281,7 +288,7 @@ impl Data {
     }
 
     fn ended(&self, index: usize) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.epochs[index].fetch_add(1, Ordering::AcqRel);
     }
 
@@ -289,39 +296,69 @@ impl Data {
     fn completed(&self, completion: Completion, failure: &mut Option<String>) {
         let (index, epoch) = ((completion.id & 0xffff) as usize, (completion.id >> 16) as u32);
         let error = completion.result.err().map(meaning);
-        let (op, next) = {
+        let (job, slot, next) = {
             let mut table = self.table.lock();
             // Another request of the same access has ended it.
             if self.epochs.get(index).is_none_or(|e| e.load(Ordering::Acquire) != epoch) {
                 return;
             }
-            let Some(op) = table.ops[index].take() else { return };
+            let Some(Op { job, slot, .. }) = table.ops[index].take() else { return };
             self.ended(index);
             let next = if error.is_none() && table.failed.is_none() { table.queue.pop_front() } else { None };
-            (op, next)
+            match job {
+                // What was read is in the slot still.
+                Job::Write { .. } | Job::Fetch { .. } if error.is_none() && next.is_none() => {
+                    table.free.push(slot);
+                    (job, None, None)
+                }
+                _ => (job, Some(slot), next),
+            }
         };
-        let Op { job, slot, .. } = op;
         if let Some(why) = error {
             job.fail(&why);
             failure.get_or_insert(why);
             return;
         }
-        let call: Box<dyn FnOnce()> = match job {
-            Job::Read { offset, len, done } => {
-                let data = self.arena.get(&slot, (offset % 8) as usize, len);
-                Box::new(move || done(Ok(data)))
-            }
-            Job::Write { done, .. } | Job::Fetch { done, .. } => Box::new(move || done(Ok(()))),
+        let data = match (&job, &slot) {
+            (Job::Read { offset, len, .. }, Some(slot)) => self.arena.get(slot, (offset % 8) as usize, *len),
+            _ => Vec::new(),
         };
-        match next {
-            Some(next) => {
+        match (slot, next) {
+            (Some(slot), Some(next)) => {
                 if let Err(job) = self.launch(slot, next) {
                     job.fail("the link is down");
                 }
             }
-            None => self.table.lock().free.push(slot),
+            (Some(slot), None) => self.table.lock().free.push(slot),
+            (None, _) => {}
         }
-        call();
+        match job {
+            Job::Read { done, .. } => done(Ok(data)),
+            Job::Write { done, .. } | Job::Fetch { done, .. } => done(Ok(())),
+        }
+    }
+
+    /// Takes and handles completions; whether there were any.
+    fn take(&self) -> bool {
+        let (mut any, mut failure) = (false, None);
+        loop {
+            match self.cq.poll(|completion| self.completed(completion, &mut failure)) {
+                Ok(count) => {
+                    any |= count > 0;
+                    if count < Cq::MOST {
+                        break;
+                    }
+                }
+                Err(why) => {
+                    failure.get_or_insert(why);
+                    break;
+                }
+            }
+        }
+        if let Some(why) = failure {
+            self.fail(&why);
+        }
+        any
     }
 
     /// Nothing is begun any more, and the device is told to end what is under way.
@@ -346,7 +383,7 @@ impl Data {
         self.fail(why);
         let lanes = std::mem::take(&mut *self.lanes.write());
         // What went well says so.
-        self.drain();
+        self.take();
         drop(lanes);
         for index in 0..self.epochs.len() {
             if let Some(op) = self.end(index) {
@@ -357,36 +394,22 @@ impl Data {
 }
 
 /// `len` bytes of which the first lies `shift` bytes behind a word's beginning: what is before the first
-/// whole word, whole words, and what is after the last; each as beginning and length.
-fn pieces(shift: usize, len: usize) -> Vec<(usize, usize)> {
+/// whole word, whole words, and what is after the last; each as beginning and length, which may be 0.
+fn pieces(shift: usize, len: usize) -> [(usize, usize); PIECES as usize] {
     let head = ((8 - shift) % 8).min(len);
     let words = (len - head) / 8 * 8;
     let tail = len - head - words;
-    let all = [(0, head), (head, words), (head + words, tail)];
-    all.into_iter().filter(|(_, len)| *len > 0).collect()
+    [(0, head), (head, words), (head + words, tail)]
 }
 
 impl Completer for Data {
     fn drain(&self) -> bool {
-        let (mut any, mut failure) = (false, None);
-        loop {
-            match self.cq.poll(|completion| self.completed(completion, &mut failure)) {
-                Ok(0) => break,
-                Ok(_) => any = true,
-                Err(why) => {
-                    failure.get_or_insert(why);
-                    break;
-                }
-            }
-        }
-        if let Some(why) = failure {
-            self.fail(&why);
-        }
-        any
+        self.watching.load(Ordering::SeqCst) == 0 && self.take()
     }
 
     fn arm(&self) {
         if self.is_busy()
+            && self.watching.load(Ordering::SeqCst) == 0
             && let Err(why) = self.cq.arm()
         {
             log::debug!("{why}");
@@ -398,9 +421,12 @@ impl Completer for Data {
     }
 
     fn expire(&self, now: Instant) {
+        // A watcher may have lost its processor.
+        self.take();
         let (late, dead) = {
-            let table = self.table.lock();
-            let late = table.ops.iter().flatten().any(|op| op.until <= now);
+            let mut table = self.table.lock();
+            let until = now + self.timing.deadline;
+            let late = table.ops.iter_mut().flatten().any(|op| *op.until.get_or_insert(until) <= now);
             (late, table.failed.as_ref().is_some_and(|failed| now > failed.0 + GRACE))
         };
         if dead && self.is_busy() {
@@ -431,16 +457,15 @@ mod tests {
             for len in 0..40 {
                 let pieces = pieces(shift, len);
                 let mut next = 0;
-                for (at, piece) in &pieces {
+                for (at, piece) in pieces.iter().filter(|(_, piece)| *piece > 0) {
                     assert_eq!(*at, next);
                     next += piece;
                     assert!(next == len || (shift + next).is_multiple_of(8), "{shift} {len}: {pieces:?}");
                 }
                 assert_eq!(next, len);
-                assert!(pieces.len() <= PIECES as usize);
             }
         }
-        assert_eq!(pieces(0, 64), [(0, 64)]);
+        assert_eq!(pieces(0, 64), [(0, 0), (0, 64), (64, 0)]);
         assert_eq!(pieces(5, 20), [(0, 3), (3, 16), (19, 1)]);
     }
 

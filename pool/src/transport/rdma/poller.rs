@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// The longest sleep while something is under way, and while nothing is.
 const BELT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
+/// How often to look whether the device is still there, for drivers that do not say so.
+const PRESENCE: Duration = Duration::from_millis(500);
+
 /// Has a completion queue.
 pub(super) trait Completer: Send + Sync {
     /// Takes and handles what has come; whether there was something. Called from several threads.
@@ -101,12 +104,16 @@ impl Shared {
     }
 
     fn run(&self) {
-        let (mut last, mut checked) = (Instant::now(), Instant::now());
+        let (mut last, mut checked, mut looked) = (Instant::now(), Instant::now(), Instant::now());
         while !self.stop.load(Ordering::Acquire) {
             // Also while completions come without a pause.
             if checked.elapsed() >= BELT.0 {
                 self.sleep(Duration::ZERO);
                 self.expire();
+                if looked.elapsed() >= PRESENCE {
+                    self.look_for_device();
+                    looked = Instant::now();
+                }
                 checked = Instant::now();
             }
             let all: Vec<_> = self.completers.read().iter().filter_map(Weak::upgrade).collect();
@@ -167,10 +174,20 @@ impl Shared {
                 log::debug!("{}: {what}", self.device.describe());
                 continue;
             }
-            log::warn!("{}: {what}", self.device.describe());
-            for completer in self.completers.read().iter().filter_map(Weak::upgrade).collect::<Vec<_>>() {
-                completer.device_lost(&what);
-            }
+            self.device_lost(&what);
+        }
+    }
+
+    fn look_for_device(&self) {
+        if self.device.is_newly_lost() {
+            self.device_lost("it has been removed");
+        }
+    }
+
+    fn device_lost(&self, why: &str) {
+        log::warn!("{}: {why}", self.device.describe());
+        for completer in self.completers.read().iter().filter_map(Weak::upgrade).collect::<Vec<_>>() {
+            completer.device_lost(why);
         }
     }
 }

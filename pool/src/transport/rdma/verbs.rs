@@ -12,38 +12,21 @@
 //! accesses memory that has been given back, because a queue pair is destroyed before it lets go of the
 //! memory, and a queue pair that has been destroyed accesses nothing.
 
+mod device;
 mod library;
 
+pub(super) use device::Device;
+
+use device::{PORT, Port};
 use library::Library;
 use rdma_sys::*;
 use std::any::Any;
 use std::ffi::CStr;
 use std::io;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::RawFd;
-use std::ptr::{NonNull, addr_of_mut, null_mut};
+use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
-
-/// The one port of a device that is used.
-const PORT: u8 = 1;
-
-/// What a device can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
-    /// The most bytes of one registration.
-    pub mr_bytes: u64,
-    /// The most requests in a queue.
-    pub queue: u32,
-    /// Entries of a completion queue.
-    pub completions: u32,
-    /// Reads that a queue pair has under way at once.
-    pub reads: u8,
-    /// The longest single transfer.
-    pub message: u32,
-    /// Whether its atomic operations are atomic with those of processors.
-    pub atomic_with_cpu: bool,
-}
 
 /// How a queue pair is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -60,24 +43,6 @@ pub(super) struct Address {
     pub mtu: u8,
 }
 
-/// An open device.
-pub(super) struct Device {
-    library: &'static Library,
-    context: NonNull<ibv_context>,
-    name: String,
-    limits: Limits,
-    gid_index: u8,
-    gid: [u8; 16],
-    lid: u16,
-    mtu: u8,
-    infiniband: bool,
-}
-
-// SAFETY: verbs objects may be used by any threads at once (man ibv_open_device and others).
-unsafe impl Send for Device {}
-// SAFETY: as above.
-unsafe impl Sync for Device {}
-
 fn last(what: &str) -> String {
     format!("{what}: {}", io::Error::last_os_error())
 }
@@ -88,193 +53,6 @@ fn code(what: &str, code: i32) -> Result<(), String> {
         // Some calls return the error, others -1 and set errno.
         -1 => Err(last(what)),
         code => Err(format!("{what}: {}", io::Error::from_raw_os_error(code))),
-    }
-}
-
-impl Device {
-    /// Opens the device of that name, else the one that has the address `near`, else the first whose port is
-    /// up.
-    ///
-    /// # Errors
-    /// A sentence, if there is none.
-    pub fn open(name: Option<&str>, near: Option<IpAddr>) -> Result<Arc<Self>, String> {
-        let library = Library::get()?;
-        let mut why = Vec::new();
-        let mut found: Vec<Self> = Vec::new();
-        let mut count = 0;
-        // SAFETY: the count is ours to write; the list is given back below.
-        let list = unsafe { (library.get_device_list)(&mut count) };
-        if list.is_null() {
-            let none = last("no RDMA devices");
-            return Err(format!("{none}; load the driver of one (rdma link shows those there are)"));
-        }
-        for at in 0..count.max(0) as usize {
-            // SAFETY: the list has `count` entries, and its devices live until it is freed.
-            match unsafe { Self::open_one(library, *list.add(at), name, near) } {
-                Ok(device) => found.push(device),
-                Err(reason) => why.push(reason),
-            }
-        }
-        // SAFETY: from get_device_list, and not used any more.
-        unsafe { (library.free_device_list)(list) };
-        let wanted = near.map(gid_of);
-        let best = found.iter().position(|device| Some(device.gid) == wanted).unwrap_or(0);
-        if best < found.len() {
-            return Ok(Arc::new(found.swap_remove(best)));
-        }
-        let named = name.map_or(String::new(), |name| format!(" called {name}"));
-        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
-        Err(format!("no RDMA device{named} that could be used{why}; `rdma link` shows those there are"))
-    }
-
-    /// # Safety
-    /// `device` must be one of a device list that has not been freed.
-    unsafe fn open_one(
-        library: &'static Library,
-        device: *mut ibv_device,
-        wanted: Option<&str>,
-        near: Option<IpAddr>,
-    ) -> Result<Self, String> {
-        // SAFETY: by the caller; the name is a C string within the device.
-        let name = unsafe { CStr::from_ptr((library.get_device_name)(device)) };
-        let name = name.to_string_lossy().into_owned();
-        if wanted.is_some_and(|wanted| wanted != name) {
-            return Err(format!("{name} is not it"));
-        }
-        // SAFETY: by the caller.
-        let context = unsafe { (library.open_device)(device) };
-        let context = NonNull::new(context).ok_or_else(|| last(&format!("cannot open {name}")))?;
-        let limits =
-            Limits { mr_bytes: 0, queue: 0, completions: 0, reads: 1, message: 0, atomic_with_cpu: false };
-        let mut this = Self {
-            library,
-            context,
-            name,
-            limits,
-            gid_index: 0,
-            gid: [0; 16],
-            lid: 0,
-            mtu: 1,
-            infiniband: false,
-        };
-        this.examine(near)?;
-        Ok(this)
-    }
-
-    /// Finds out what the device can do and how it is reached.
-    fn examine(&mut self, near: Option<IpAddr>) -> Result<(), String> {
-        let (library, name) = (self.library, self.name.clone());
-        // SAFETY: plain data for which zero is a value.
-        let mut device: ibv_device_attr = unsafe { std::mem::zeroed() };
-        // SAFETY: the context is open; the attributes are ours to write.
-        code(&name, unsafe { (library.query_device)(self.context.as_ptr(), &mut device) })?;
-        // SAFETY: plain data for which zero is a value.
-        let mut port: ibv_port_attr = unsafe { std::mem::zeroed() };
-        // SAFETY: the context is open; what is written is the beginning of the attributes.
-        code(&name, unsafe { (library.query_port)(self.context.as_ptr(), PORT, addr_of_mut!(port).cast()) })?;
-        if port.state != ibv_port_state::IBV_PORT_ACTIVE {
-            return Err(format!("the port of {name} is down"));
-        }
-        const LINK_LAYER_INFINIBAND: u8 = 1;
-        self.infiniband = port.link_layer == LINK_LAYER_INFINIBAND;
-        (self.lid, self.mtu) = (port.lid, port.active_mtu as u8);
-        self.limits = Limits {
-            mr_bytes: device.max_mr_size,
-            queue: device.max_qp_wr.max(1) as u32,
-            completions: device.max_cqe.max(1) as u32,
-            reads: device.max_qp_rd_atom.min(device.max_qp_init_rd_atom).clamp(1, 16) as u8,
-            message: port.max_msg_sz,
-            atomic_with_cpu: device.atomic_cap == ibv_atomic_cap::IBV_ATOMIC_GLOB,
-        };
-        let gids = (0..port.gid_tbl_len.clamp(0, 256)).filter_map(|index| self.gid(index));
-        let usable: Vec<(u8, [u8; 16])> = gids.collect();
-        let wanted = near.map(gid_of);
-        let is_v4 = |gid: &[u8; 16]| gid[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-        let by_address = usable.iter().find(|(_, gid)| Some(*gid) == wanted);
-        let best = by_address.or_else(|| usable.iter().find(|(_, gid)| is_v4(gid))).or(usable.first());
-        match best {
-            Some((index, gid)) => (self.gid_index, self.gid) = (*index, *gid),
-            None if self.infiniband => {}
-            None => return Err(format!("{name} has no RoCE v2 address: give its network interface one")),
-        }
-        Ok(())
-    }
-
-    /// The address at `index`, if it is one that can be used. A RoCE port has two entries for an
-    /// address, of which the one for version 2 can be routed.
-    fn gid(&self, index: i32) -> Option<(u8, [u8; 16])> {
-        let mut gid = ibv_gid { raw: [0; 16] };
-        // SAFETY: the context is open; the address is ours to write.
-        let found = unsafe { (self.library.query_gid)(self.context.as_ptr(), PORT, index, &mut gid) } == 0;
-        // SAFETY: all of the union is initialised.
-        let raw = unsafe { gid.raw };
-        if !found || raw == [0; 16] {
-            return None;
-        }
-        let kind = format!("/sys/class/infiniband/{}/ports/{PORT}/gid_attrs/types/{index}", self.name);
-        let kind = std::fs::read_to_string(kind).unwrap_or_default();
-        (self.infiniband || kind.trim() == "RoCE v2").then_some((u8::try_from(index).ok()?, raw))
-    }
-
-    /// Its name and what kind it is, for people.
-    pub fn describe(&self) -> String {
-        format!("{} ({})", self.name, if self.infiniband { "InfiniBand" } else { "RoCE v2" })
-    }
-
-    /// Whether the kernel emulates it.
-    pub fn is_emulated(&self) -> bool {
-        !std::path::Path::new(&format!("/sys/class/infiniband/{}/device", self.name)).exists()
-    }
-
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// What [`next_event`](Self::next_event) comes from, for poll(2).
-    pub fn event_fd(&self) -> RawFd {
-        // SAFETY: the context is open.
-        unsafe { (*self.context.as_ptr()).async_fd }
-    }
-
-    /// Does not make [`next_event`](Self::next_event) wait.
-    pub fn dont_wait(&self) -> Result<(), String> {
-        nonblocking(self.event_fd())
-    }
-
-    /// Something that has happened to the device: what, and whether it is of no use any more.
-    pub fn next_event(&self) -> Option<(String, bool)> {
-        // SAFETY: plain data for which zero is a value.
-        let mut event: ibv_async_event = unsafe { std::mem::zeroed() };
-        // SAFETY: the context is open; the event is ours to write.
-        if unsafe { (self.library.get_async_event)(self.context.as_ptr(), &mut event) } != 0 {
-            return None;
-        }
-        // As a number: a newer library may know more kinds than the enumeration.
-        // SAFETY: an initialised number of that size.
-        let kind = unsafe { std::ptr::addr_of!(event.event_type).cast::<u32>().read() };
-        let fatal = [ibv_event_type::IBV_EVENT_DEVICE_FATAL, ibv_event_type::IBV_EVENT_PORT_ERR]
-            .into_iter()
-            .any(|event| event as u32 == kind);
-        // SAFETY: a static C string, for any number.
-        let name = unsafe { CStr::from_ptr((self.library.event_type_str)(kind)) };
-        let name = name.to_string_lossy().into_owned();
-        // SAFETY: an event that was got, acknowledged once.
-        unsafe { (self.library.ack_async_event)(&mut event) };
-        Some((name, fatal))
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        // SAFETY: opened by us; whatever was made of it has kept it alive, and is gone.
-        unsafe { (self.library.close_device)(self.context.as_ptr()) };
-    }
-}
-
-fn gid_of(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
     }
 }
 
@@ -381,10 +159,13 @@ pub(super) struct Cq {
 }
 
 impl Cq {
+    /// What [`poll`](Self::poll) takes at most; if it takes less, there is no more.
+    pub const MOST: usize = 16;
+
     /// One that holds `entries`.
     pub fn new(channel: &Arc<Channel>, entries: u32) -> Result<Arc<Self>, String> {
         let (library, context) = (channel.device.library, channel.device.context.as_ptr());
-        let entries = entries.min(channel.device.limits.completions) as i32;
+        let entries = entries.min(channel.device.limits().completions) as i32;
         // SAFETY: context and channel live, and are kept alive.
         let cq = unsafe { (library.create_cq)(context, entries, null_mut(), channel.channel.as_ptr(), 0) };
         let cq = NonNull::new(cq).ok_or_else(|| last("cannot make a completion queue"))?;
@@ -400,13 +181,12 @@ impl Cq {
 
     /// Takes some of what has come, and hands it over; how much that was.
     pub fn poll(&self, mut each: impl FnMut(Completion)) -> Result<usize, String> {
-        const MOST: usize = 16;
         // Not cleared: most looks find nothing.
-        let mut found = [const { std::mem::MaybeUninit::<ibv_wc>::uninit() }; MOST];
+        let mut found = [const { std::mem::MaybeUninit::<ibv_wc>::uninit() }; Self::MOST];
         // SAFETY: the queue lives; there is room for that many.
-        let count = unsafe { ibv_poll_cq(self.cq.as_ptr(), MOST as i32, found.as_mut_ptr().cast()) };
+        let count = unsafe { ibv_poll_cq(self.cq.as_ptr(), Self::MOST as i32, found.as_mut_ptr().cast()) };
         let count = usize::try_from(count).map_err(|_| last("cannot poll a completion queue"))?;
-        for wc in &found[..count.min(MOST)] {
+        for wc in &found[..count.min(Self::MOST)] {
             // SAFETY: the call has written the first `count`.
             let wc = unsafe { wc.assume_init_ref() };
             let good = wc.status == ibv_wc_status::IBV_WC_SUCCESS;
@@ -581,7 +361,8 @@ impl Qp {
         let device = &self.pd.device;
         // SAFETY: the queue pair lives.
         let qpn = unsafe { (*self.qp.as_ptr()).qp_num };
-        Address { gid: device.gid, lid: device.lid, qpn, psn: self.psn, mtu: device.mtu }
+        let Port { gid, lid, mtu, .. } = device.port();
+        Address { gid, lid, qpn, psn: self.psn, mtu }
     }
 
     /// Connects it. `timeout`: how long an acknowledgement may take before a packet is sent again, seven
@@ -589,6 +370,7 @@ impl Qp {
     pub fn connect(&self, to: &Address, timeout: u8) -> Result<(), String> {
         use ibv_qp_attr_mask as M;
         let device = &self.pd.device;
+        let port = device.port();
         let mask = M::IBV_QP_STATE.0
             | M::IBV_QP_AV.0
             | M::IBV_QP_PATH_MTU.0
@@ -598,15 +380,15 @@ impl Qp {
             | M::IBV_QP_MIN_RNR_TIMER.0;
         self.modify("cannot connect a queue pair", mask, |attr| {
             attr.qp_state = ibv_qp_state::IBV_QPS_RTR;
-            attr.path_mtu = device.mtu.min(to.mtu).into();
+            attr.path_mtu = port.mtu.min(to.mtu).into();
             (attr.dest_qp_num, attr.rq_psn) = (to.qpn, to.psn);
-            (attr.max_dest_rd_atomic, attr.min_rnr_timer) = (device.limits.reads, 12);
+            (attr.max_dest_rd_atomic, attr.min_rnr_timer) = (device.limits().reads, 12);
             attr.ah_attr.port_num = PORT;
             attr.ah_attr.dlid = to.lid;
             if to.gid != [0; 16] {
                 attr.ah_attr.is_global = 1;
                 attr.ah_attr.grh.dgid = ibv_gid { raw: to.gid };
-                attr.ah_attr.grh.sgid_index = device.gid_index;
+                attr.ah_attr.grh.sgid_index = port.gid_index;
                 attr.ah_attr.grh.hop_limit = 64;
             }
         })?;
@@ -619,7 +401,7 @@ impl Qp {
         self.modify("cannot start a queue pair", mask, |attr| {
             attr.qp_state = ibv_qp_state::IBV_QPS_RTS;
             (attr.timeout, attr.retry_cnt, attr.rnr_retry) = (timeout, 7, 7);
-            (attr.sq_psn, attr.max_rd_atomic) = (self.psn, device.limits.reads);
+            (attr.sq_psn, attr.max_rd_atomic) = (self.psn, device.limits().reads);
         })
     }
 

@@ -93,7 +93,9 @@ impl Serving {
             Ok(stream) => {
                 let (conn, half) = Conn::new(stream);
                 tokio::spawn(Arc::clone(&conn).write());
-                let reading = Arc::clone(&conn).read(half, Some(Arc::clone(&self.handler)));
+                let all = || Arc::clone(&self.handler);
+                let handler = all().for_connection().unwrap_or_else(all);
+                let reading = Arc::clone(&conn).read(half, Some(handler));
                 tokio::select! {
                     why = reading => log::debug!("{from}: the connection ended: {why}"),
                     _ = over.changed() => conn.close(),

@@ -14,6 +14,7 @@
 //! e2e-history table master=HOST:PORT rack=N root=R dir=DIR writer=W threads=T seconds=S seed=X
 //!     the same with the keys of a table
 //! ```
+//! All but `make` also take `cxl=none`: the client does not map the rack's memory.
 
 mod table;
 mod work;
@@ -71,7 +72,11 @@ type Door = Arc<dyn Fn() -> Result<Pool, PoolError> + Send + Sync>;
 
 fn door(arguments: &Arguments) -> Door {
     let (master, rack) = (arguments.text("master").to_owned(), RackId(arguments.number("rack")));
-    Arc::new(move || Pool::connect(&master, rack))
+    match arguments.0.get("cxl").map(String::as_str) {
+        None => Arc::new(move || Pool::connect(&master, rack)),
+        Some("none") => Arc::new(move || Pool::connect_without_cxl(&master, rack)),
+        Some(_) => fail("cxl=...: only none"),
+    }
 }
 
 fn must_open(door: &Door) -> Pool {
