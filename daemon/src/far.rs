@@ -7,6 +7,10 @@
 //! An access begins only under a ticket that is good and a session that is there, and counts as under way until it
 //! is over; a session that is replaced is answered for when none is.
 //!
+//! A client that was cut off is told whether the pages that it had taken may be gone: whether the master was told
+//! meanwhile that there are no clients. After a start that is not known, and for [`GRACE`] taken not to be so: a rack that
+//! is away keeps the master from freeing anything.
+//!
 //! Locks: the sessions are a leaf; nobody is answered while they are locked.
 
 use crate::context::Context;
@@ -23,7 +27,7 @@ use pool::proto::page::PageError;
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::{Answer, Handler, Transport, TransportError};
 use pool::workers::Workers;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -52,6 +56,9 @@ struct Session {
 pub(crate) struct Far {
     ctx: Arc<Context>,
     sessions: Mutex<HashMap<u64, Session>>,
+    /// Sessions, also ended ones, since the master was last told that there are none: pages that they have taken, and
+    /// that no file has, cannot have been freed. A leaf.
+    unswept: Mutex<HashSet<u64>>,
     /// The pool, as this daemon uses it.
     pool: Pool,
     /// Threads for accesses that wait.
@@ -86,9 +93,9 @@ impl Far {
     /// None yet. `inherited`: the region was there before.
     pub fn new(ctx: &Arc<Context>, itself: Arc<Itself>, inherited: bool) -> Arc<Self> {
         let pool = Pool::within(ctx.in_place.clone(), ctx.rack, itself);
-        let (sessions, random) = Default::default();
+        let (sessions, unswept, random) = Default::default();
         let (ctx, workers, next) = (Arc::clone(ctx), Workers::new("pool-far", 64), AtomicU64::new(1));
-        Arc::new(Self { ctx, sessions, pool, workers, inherited, random, next })
+        Arc::new(Self { ctx, sessions, unswept, pool, workers, inherited, random, next })
     }
 
     /// Ends those that were not heard of; how many there are.
@@ -115,9 +122,16 @@ impl Far {
         left
     }
 
-    /// As [`sweep`](Self::sweep), with one more while clients of the daemon before this one may still come.
+    /// As [`sweep`](Self::sweep), for the master, which may have pages freed that no file has if there are none; with one
+    /// more while clients of the daemon before this one may still come.
     pub fn sweep_and_expect(&self) -> usize {
-        self.sweep() + usize::from(self.is_young())
+        // Before they are counted: who enters after that takes other pages.
+        let before = std::mem::take(&mut *self.unswept.lock());
+        let count = self.sweep() + usize::from(self.is_young());
+        if count > 0 {
+            self.unswept.lock().extend(before);
+        }
+        count
     }
 
     fn is_young(&self) -> bool {
@@ -174,13 +188,14 @@ impl Far {
         if self.sessions.lock().len() >= SESSIONS {
             return answer.answer(Ok(Err(FarError::TooMany(SESSIONS as u32))));
         }
-        let kept = self.is_young() || self.sessions.lock().get(&replaces).is_some_and(|old| !old.ended);
         let far = Arc::clone(self);
         let begin = move || {
             log::info!("client without CXL: {by}");
             let until = far.ctx.now() + nanos(LEASE);
             let number = far.number();
             let session = Session { by, until, connection, under_way: 0, ended: false, waiting: Vec::new() };
+            let kept = far.is_young() || far.unswept.lock().remove(&replaces);
+            far.note_unswept(number);
             far.sessions.lock().insert(number, session);
             answer.answer(Ok(Ok(FarReply::Entered { ticket: Ticket { session: number, until }, kept })));
         };
@@ -207,6 +222,15 @@ impl Far {
                 then();
             }
         }
+    }
+
+    fn note_unswept(&self, session: u64) {
+        let mut unswept = self.unswept.lock();
+        // Clients that come and go for ever: then those that are cut off have to take it that pages are gone.
+        if unswept.len() >= 64 * SESSIONS {
+            unswept.clear();
+        }
+        unswept.insert(session);
     }
 
     fn renew(&self, connection: u64, session: u64) -> Result<Ticket, FarError> {

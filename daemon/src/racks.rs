@@ -62,6 +62,11 @@ impl Racks {
         news
     }
 
+    /// Where the daemon of that rack listens, if it is there.
+    pub fn addr(&self, rack: RackId) -> Option<String> {
+        self.known.read().get(&rack).filter(|rack| rack.alive).map(|rack| rack.addr.clone())
+    }
+
     /// The racks to ask for pages, those with the most room first, and how much that was.
     pub fn by_room(&self) -> Vec<(RackId, u64)> {
         let known = self.known.read();

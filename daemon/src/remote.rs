@@ -211,7 +211,7 @@ impl Remote {
         Ok(found)
     }
 
-    fn known_home(&self, page: PageId) -> Option<RackId> {
+    pub(crate) fn known_home(&self, page: PageId) -> Option<RackId> {
         if self.context.frames.frame_of(page).is_some() && !self.swaps.is_moving(page) {
             return Some(self.context.rack);
         }

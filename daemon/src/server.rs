@@ -1,7 +1,7 @@
 //! Serving: which part of the daemon answers a request, and on which thread.
 //!
 //! Requests come from clients by the rings and from other daemons, tools and the master by the transport;
-//! what they ask is answered alike. [`Node::serve`] never waits. What can be done at once is done on the
+//! what they ask is answered alike. Those of clients that cannot map this rack's memory are [`far`](crate::far)'s. [`Node::serve`] never waits. What can be done at once is done on the
 //! calling thread; reading and writing pages of other racks goes on without a thread; the rest is for
 //! [`Workers`]: one pool for requests that may wait for other daemons, another for those from other
 //! daemons. The second kind waits for the clients of this rack, for the master and for acknowledgements
@@ -20,9 +20,9 @@ use crate::remote::Remote;
 use crate::rings::Rings;
 use parking_lot::Mutex;
 use pool::addr::PageId;
-use pool::proto::page::{PageError, PageReply, PageRequest, PageStat};
+use pool::proto::page::{Home, PageError, PageReply, PageRequest, PageStat};
 use pool::proto::peer::{PeerReply, PeerRequest};
-use pool::proto::{Reply, Request};
+use pool::proto::{NodeId, Reply, Request};
 use pool::transport::Answer;
 use pool::workers::Workers;
 use std::sync::{Arc, OnceLock};
@@ -106,6 +106,7 @@ impl Node {
                 Some(result) => answer.answer(result.map(|()| PageReply::Done)),
                 None => self.later(answer, move |node| node.free_object(at).map(|()| PageReply::Done)),
             },
+            PageRequest::Home { page } => answer.answer(Ok(PageReply::Home(self.home(page)))),
             PageRequest::Stat => answer.answer(Ok(PageReply::Stat(self.stat()))),
             PageRequest::Reconcile { held, ids, free } => {
                 self.later(answer, move |node| node.reconcile(&held, ids, free).map(PageReply::Reconciled));
@@ -166,6 +167,21 @@ impl Node {
     ) {
         let node = Arc::clone(self);
         self.peers.run(move || answer.answer(job(&node)));
+    }
+
+    /// Whom clients may ask for short reads of `page`: its home, if no swap and no link for one-sided access depends on
+    /// their being made here.
+    fn home(&self, page: PageId) -> Home {
+        if !self.ctx.policy.never_asks() {
+            return Home::AskMe;
+        }
+        let Some(rack) = self.remote.known_home(page).filter(|rack| *rack != self.ctx.rack) else {
+            return Home::Unknown;
+        };
+        if self.ctx.transport.can_fetch(NodeId::Daemon(rack)) {
+            return Home::AskMe;
+        }
+        self.racks.addr(rack).map_or(Home::Unknown, |addr| Home::At { rack, addr })
     }
 
     /// How much there is: here exactly, elsewhere as last heard.

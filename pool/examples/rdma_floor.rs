@@ -46,6 +46,9 @@ impl Handler for Copies {
     }
 }
 
+/// The home's end of a link, which must be kept, and the holder's.
+type LinkEnds = (Arc<dyn Accepted>, Arc<dyn Link>);
+
 /// A rack's memory and device.
 struct End {
     region: Arc<Region>,
@@ -66,7 +69,7 @@ impl End {
         Ok(Self { region, fabric, handler })
     }
 
-    fn link(&self, to: &Self) -> Result<(Arc<dyn Accepted>, Arc<dyn Link>), String> {
+    fn link(&self, to: &Self) -> Result<LinkEnds, String> {
         let (begun, offer) = self.fabric.begin()?;
         let (accepted, answer) = to.fabric.accept(&offer, Arc::downgrade(&to.handler))?;
         Ok((accepted, begun.finish(HOME, &answer)?))
@@ -98,18 +101,33 @@ fn show(name: &str, iterations: usize, mut go: impl FnMut() -> Result<(), String
     for _ in 0..iterations / 10 {
         go()?;
     }
-    // The clock of a virtual machine takes long to read: ten accesses between two looks at it.
-    let mut times = Vec::new();
-    for _ in 0..(iterations / 10).max(1) {
-        let begun = Instant::now();
-        for _ in 0..10 {
-            go()?;
-        }
-        times.push(begun.elapsed().as_secs_f64() * 1e5);
+    let mut times = Times::new(iterations);
+    for _ in 0..iterations.max(1) {
+        go()?;
+        times.mark();
     }
-    times.sort_by(f64::total_cmp);
-    println!("{name} {:.2}", times[times.len() / 2]);
+    times.show(name, 1.0);
     Ok(())
+}
+
+/// The times between marks, one an access as perftest does.
+struct Times(Vec<f64>, Instant);
+
+impl Times {
+    fn new(count: usize) -> Self {
+        Self(Vec::with_capacity(count + 1), Instant::now())
+    }
+
+    fn mark(&mut self) {
+        let now = Instant::now();
+        self.0.push((now - self.1).as_secs_f64() * 1e6);
+        self.1 = now;
+    }
+
+    fn show(&mut self, name: &str, of: f64) {
+        self.0.sort_by(f64::total_cmp);
+        println!("{name} {:.2}", self.0[self.0.len() / 2] / of);
+    }
 }
 
 /// Says that an access has ended; mostly before the call that began it returns.
@@ -175,7 +193,7 @@ fn ping_pong(
         Ok(())
     };
     let number = |n: usize| (n % 250 + 1) as u8;
-    let all = iterations + iterations / 10 + 20;
+    let all = iterations;
     std::thread::scope(|scope| {
         let other = scope.spawn(move || {
             let ended = Ended::default();
@@ -185,19 +203,13 @@ fn ping_pong(
             }
             Ok::<_, String>(())
         });
-        let (ended, mut times) = (Ended::default(), Vec::with_capacity(all));
-        let mut begun = Instant::now();
+        let (ended, mut times) = (Ended::default(), Times::new(all));
         for n in 0..all {
-            if n % 10 == 0 {
-                times.push(begun.elapsed().as_secs_f64() * 1e5 / 2.0);
-                begun = Instant::now();
-            }
             write(there, at, number(n), &ended)?;
             see(here, number(n))?;
+            times.mark();
         }
-        times.drain(..(iterations / 100).max(1));
-        times.sort_by(f64::total_cmp);
-        println!("write-seen {:.2}", times[times.len() / 2]);
+        times.show("write-seen", 2.0);
         other.join().map_err(|_| "the other side has panicked")?
     })
 }

@@ -7,6 +7,7 @@
 //! | `lease` | which slot a thread has |
 //! | `far` | all of an access where the rack's memory is not mapped, by messages to its daemon |
 //! | `remote` | the rest of an access: bytes of other racks, by messages to the daemon of this one |
+//! | `direct` | short reads of other racks' pages without a detour, where that loses nothing |
 //! | `alloc` | getting pages and objects, and giving them back, by messages to the daemon |
 //! | `join` | finding the rack's region by way of the master |
 //!
@@ -15,6 +16,7 @@
 
 mod access;
 mod alloc;
+mod direct;
 mod far;
 pub mod in_place;
 mod join;
@@ -27,10 +29,11 @@ use crate::error::PoolError;
 use crate::proto::page::{PageReply, PageRequest};
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::{Transport, TransportError};
+use direct::Direct;
 use far::Far;
 use in_place::InPlace;
 use join::Membership;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What is in pages that are given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,8 @@ struct Inner {
     transport: Arc<dyn Transport>,
     /// `None` where there is no master.
     membership: Option<Membership>,
+    /// Where this process may reach the daemons of other racks by TCP.
+    direct: OnceLock<Direct>,
 }
 
 /// The rack's memory.
@@ -107,7 +112,8 @@ impl Pool {
     ) -> Self {
         let page_size = in_place.region().geometry().page_size;
         let memory = Memory::Mapped(in_place);
-        Self { inner: Arc::new(Inner { memory, page_size, rack, transport, membership }) }
+        let direct = OnceLock::new();
+        Self { inner: Arc::new(Inner { memory, page_size, rack, transport, membership, direct }) }
     }
 
     /// The size of a page.

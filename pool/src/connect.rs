@@ -1,7 +1,7 @@
 //! Joining a cluster: the one place that knows which transports a client uses for what.
 //!
 //! The master is reached by TCP, the daemon of the rack by a channel in the rack's memory; by TCP too from a host
-//! that cannot map that.
+//! that cannot map that. Daemons of other racks are reached, for short reads and where that one allows it, by TCP.
 
 use crate::addr::RackId;
 use crate::client::Pool;
@@ -36,9 +36,11 @@ impl Pool {
     /// The master or the daemon of the rack cannot be reached, or the rack's memory cannot be mapped or is
     /// not the one that the daemon serves; with what to do about it.
     pub fn connect(master: &str, rack: RackId) -> Result<Self, PoolError> {
-        Self::join(to_master(master)?, rack, |region| {
+        let pool = Self::join(to_master(master)?, rack, |region| {
             Ok(Arc::new(RingTransport::new(region, rack, DEADLINE)?))
-        })
+        })?;
+        pool.read_directly();
+        Ok(pool)
     }
 
     /// As [`connect`](Self::connect), for a process on a host that cannot map the memory of `rack`: one without CXL,

@@ -59,6 +59,9 @@
 //! # }
 //! ```
 //!
+//! A process on a host that cannot map the rack's memory uses [`Pool::connect_without_cxl`] instead. What is promised is the
+//! same; every access is a message by TCP to the daemon ([`proto::far`]).
+//!
 //! # Architecture
 //!
 //! | module | what it owns |
@@ -85,8 +88,9 @@
 //! which rack a page is in if it has left the one that it was made in; allocating, freeing and accesses in
 //! the rack do not ask it. A page that is not in this rack is read, written and compared-and-swapped at its
 //! home, by a message to the own daemon through a channel in the rack's memory and one from there to the other
-//! daemon; hot pages move here ([`swap`]). A client talks to no other rack's daemon, and to the master only
-//! when it joins, or to learn why its daemon does not answer.
+//! daemon; hot pages move here ([`swap`]). Where no page ever does, and there is no one-sided access, short reads are
+//! asked of the other daemon by the client itself, which saves half of the wake-ups. Else a client talks to no other rack's
+//! daemon, and to the master only when it joins, or to learn why its daemon does not answer.
 //!
 //! # What a program may rely on
 //!

@@ -24,6 +24,11 @@ pub trait SwapPolicy: Send + Sync {
 
     /// Whether the home, where a page has the heat `here`, lets it go to a rack where it has `there`.
     fn lets_go(&self, here: f64, there: f64) -> bool;
+
+    /// Whether no heat that there can be makes a page be asked for: then nobody need count accesses.
+    fn never_asks(&self) -> bool {
+        false
+    }
 }
 
 /// The policy of Rcmp.
@@ -49,6 +54,11 @@ impl SwapPolicy for Watermark {
     fn lets_go(&self, here: f64, there: f64) -> bool {
         here < there
     }
+
+    fn never_asks(&self) -> bool {
+        // Heat is at most what there are accesses in 1.5 half-lives: this would take a day of a billion a second.
+        self.watermark > 1e14
+    }
 }
 
 #[cfg(test)]
@@ -62,6 +72,7 @@ mod tests {
         assert_eq!(POLICY.choose(2.9, None), Choice::Direct);
         assert_eq!(POLICY.choose(3.0, None), Choice::Swap);
         assert_eq!(Watermark::NEVER.choose(f64::MAX, None), Choice::Direct);
+        assert!(Watermark::NEVER.never_asks() && !POLICY.never_asks());
     }
 
     #[test]

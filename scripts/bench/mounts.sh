@@ -31,7 +31,7 @@ ended() {
 trap ended EXIT
 enable_uring || say "this kernel has no FUSE over io_uring" >&2
 
-mkdir "$WORK/embedded" "$WORK/shared" "$WORK/other"
+mkdir "$WORK/embedded" "$WORK/shared" "$WORK/other" "$WORK/far"
 SHARED_UP=1
 SIZE=3G PAGE_SIZE=16K cluster shared-pool up 2
 MASTER=$(master_of shared-pool)
@@ -39,6 +39,7 @@ MASTER_PID=$(cut -d' ' -f1 "$WORK/shared-pool/master.pid")
 "$MOUNT_RCHFS" "$WORK/embedded" -o "quiet,size=3G,page_size=16K${OPTIONS:+,$OPTIONS}"
 "$MOUNT_RCHFS" "$MASTER" "$WORK/shared" -o "rack=0${OPTIONS:+,$OPTIONS}"
 "$MOUNT_RCHFS" "$MASTER" "$WORK/other" -o rack=1
+"$MOUNT_RCHFS" "$MASTER" "$WORK/far" -o rack=0,cxl=none
 
 note() { printf '%s\t%s\t%s\t%s\n' "$@" | tee -a "$RAW"; }
 value() { awk -F'\t' -v n="$1" -v w="$2" -v t="$3" '$1 == n && $2 == w && $3 == t { print $4 }' "$RAW"; }
@@ -112,17 +113,17 @@ if [ "$FILL" -gt 0 ]; then
         printf "ratio master_gib_for_%d_files %.2f goal < 8 %s\n", n, g, (g < 8 ? "ok" : "missed") }'
 fi
 
-# Data of a file that no other mount uses: both mounts in turn.
-for where in embedded shared; do
-    fio --name=lay --filename="$WORK/$where/data" --rw=write --bs=1m --size=256m --fallocate=none --output=/dev/null
+# Data of a file that no other mount uses: the mounts in turn. "far" has no CXL: its data goes through the daemon.
+for where in embedded shared far; do
+    fio --name=lay --filename="$WORK/$where/data-$where" --rw=write --bs=1m --size=256m --fallocate=none --output=/dev/null
 done
 JOBS="read-4k read-1m write-4k write-1m direct-read-4k direct-read-1m direct-write-4k direct-write-1m"
 for ((round = 1; round <= ROUNDS; round++)); do
     for job in $JOBS; do
         how=${job#direct-} direct=0
         [ "$how" = "$job" ] || direct=1
-        for where in embedded shared; do
-            got=$(fio_job "$WORK/$where" "$SECONDS_EACH" --filename=data --size=256m --direct="$direct" \
+        for where in embedded shared far; do
+            got=$(fio_job "$WORK/$where" "$SECONDS_EACH" --filename="data-$where" --size=256m --direct="$direct" \
                 --rw="$([ "${how#*-}" = 4k ] && echo rand)${how%-*}" --bs="${how#*-}")
             note "$job" "$where" "$round" "$(cut -d' ' -f1 <<<"$got")"
         done
@@ -148,4 +149,11 @@ for job in $JOBS; do
     for ((round = 1; round <= ROUNDS; round++)); do
         divide "$(value "$job" shared "$round")" "$(value "$job" embedded "$round")"
     done | sed "s|^|$job |" | medians | while read -r name middle; do ratio "$name/embedded" "$middle" ">" 0.9; done
+done
+# Microseconds of 4 KiB are 4e6 by KiB/s.
+for op in read write; do
+    ratio "${op}_1m_without_cxl/with" "$(divide "$(value "direct-$op-1m" far 1)" "$(value "direct-$op-1m" shared 1)")" ">" 0.3
+    ratio "${op}_4k_without_cxl-with/round_trip" "$(awk -v f="$(value "direct-$op-4k" far 1)" \
+        -v s="$(value "direct-$op-4k" shared 1)" -v r="$(value "round trip" loopback 1)" \
+        'BEGIN { print (f * s > 0 ? (4e6 / f - 4e6 / s) / r : 0) }')" "<" 2
 done

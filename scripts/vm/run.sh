@@ -4,6 +4,8 @@
 # run.sh numbers   one-sided accesses beside perftest's in the same boot: ratios, since emulated time means nothing else;
 #                  exits 0 whatever the ratios are; raw results under scripts/bench/results
 # run.sh shell SCRIPT [NAME=VALUE...]   runs a script in the guest (see guest.sh), for looking into things
+# VM_NO_BUILD=1 runs a suite that was built before; FILTER gives parts of the names of the tests to run; VM_SECONDS how
+# long the guest may take.
 # As root what is missing is installed with apt-get. Without QEMU says so in a line that begins with "vm: skipped" and
 # exits 0. The kernel, the initramfs and the programs (target/rdma) are kept between runs.
 set -euo pipefail
@@ -40,7 +42,7 @@ out=$VM_DIR/$mode
 code=0
 case $mode in
     suite)
-        build suite
+        [ -n "${VM_NO_BUILD:-}" ] || build suite
         directory=${RCHFS_TEST_PROFILE:-dev}
         [ "$directory" != dev ] || directory=debug
         say "booting; the log is $out/log"
@@ -52,13 +54,14 @@ case $mode in
     numbers)
         build numbers
         rm -f "$out/raw"
-        vm_run "$out" "$ROOT/scripts/vm/numbers.sh" "BIN=$TARGET/rdma/release" "ROUNDS=${ROUNDS:-3}" > "$out/log" 2>&1 || code=$?
+        results rdma
+        vm_run "$out" "$ROOT/scripts/vm/numbers.sh" "BIN=$TARGET/rdma/release" "ROUNDS=${ROUNDS:-5}" > "$out/log" 2>&1 || code=$?
         tr -d '\r' < "$out/log" | grep -aE '^(numbers:|guest:|vm:)' || true
         [ -s "$out/raw" ] || die "nothing was measured (exit code $code); the log is $out/log"
-        results rdma
         {
             cat "$RESULTS/$STAMP.machine.txt"
-            echo "guest:  $(tr -d '\r' < "$out/log" | sed -n 's/^guest: //p' | head -1), QEMU's software emulation"
+            echo "load:   $(cut -d' ' -f1-3 /proc/loadavg) at the end, on $(nproc) processors"
+            echo "guest:  $(tr -d '\r' < "$out/log" | sed -n 's/.*guest: //p' | head -1), QEMU's software emulation"
             echo
             awk -f "$ROOT/scripts/vm/numbers.awk" "$out/raw"
         } | tee "$RESULTS/$STAMP.txt"

@@ -5,6 +5,7 @@
 //! reference is valid as long as the page is there is the business of who takes the page away.
 
 use super::Remote;
+use super::access::Op;
 use super::table::{Link, Revoked};
 use crate::holders::{Grant, within_a_frame};
 use pool::addr::{GAddr, PageId, RackId};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 pub(crate) type PeerAnswer = Box<dyn FnOnce(Result<PeerReply, PageError>) + Send>;
 
 impl Remote {
-    /// Acquire, Release, Revoke, ReadAt, WriteAt, Cas, Prepare, Finish of other daemons. Never blocks.
+    /// Acquire, Release, Revoke, ReadAt, WriteAt, Read, Cas, Prepare, Finish of other daemons. Never blocks.
     pub fn serve_peer(self: &Arc<Self>, request: PeerRequest, answer: PeerAnswer) {
         match request {
             PeerRequest::Acquire { holder, page } => answer(self.serve_acquire(holder, page)),
@@ -28,6 +29,7 @@ impl Remote {
             PeerRequest::Revoke { home, pages } => self.serve_revoke(home, &pages, answer),
             PeerRequest::ReadAt { at, len } => answer(self.serve_read(at, len)),
             PeerRequest::WriteAt { at, data } => answer(self.serve_write(at, &data)),
+            PeerRequest::Read { at, len } => answer(self.serve_read_of_page(at, len)),
             PeerRequest::Cas { at, old, new } => answer(self.serve_cas(at, old, new)),
             PeerRequest::Prepare { token, page, heat, victim, lend } => {
                 self.serve_prepare(token, page, heat, victim, lend, answer);
@@ -153,6 +155,19 @@ impl Remote {
         })
     }
 
+    /// Of a page, wherever it lies, as this rack's own clients do it.
+    fn serve_read_of_page(&self, at: GAddr, len: u32) -> Result<PeerReply, PageError> {
+        self.check(at, &Op::Read(len))?;
+        let mut data = vec![0; len as usize];
+        match self.context.in_place.read(at, &mut data) {
+            Ok(()) => {
+                self.context.counters.bytes_in.add(len as u64);
+                Ok(PeerReply::Data(data))
+            }
+            Err(stopped) => not_touched(stopped.why, at),
+        }
+    }
+
     /// By the processor of this rack, as its own clients do it.
     fn serve_cas(&self, at: GAddr, old: u64, new: u64) -> Result<PeerReply, PageError> {
         match self.context.in_place.cas(at, old, new) {
@@ -160,11 +175,15 @@ impl Remote {
                 self.context.counters.bytes_in.add(8);
                 Ok(PeerReply::Was(was))
             }
-            Err(stopped) => match stopped.why {
-                Why::Absent => Ok(PeerReply::NotHere),
-                Why::Moving | Why::NoSlot => Ok(PeerReply::Moving),
-                Why::BadAddress => Err(PageError::Invalid(format!("{at:?} is not a word of this pool"))),
-            },
+            Err(stopped) => not_touched(stopped.why, at),
         }
+    }
+}
+
+fn not_touched(why: Why, at: GAddr) -> Result<PeerReply, PageError> {
+    match why {
+        Why::Absent => Ok(PeerReply::NotHere),
+        Why::Moving | Why::NoSlot => Ok(PeerReply::Moving),
+        Why::BadAddress => Err(PageError::Invalid(format!("{at:?} is not a word of this pool"))),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::testing::{Fate, LONG, Plan, Racks, at, image_of, until};
 use pool::addr::{PageId, RackId};
-use pool::proto::page::{PageError, PageReply, PageRequest};
-use pool::proto::peer::PeerRequest;
+use pool::proto::page::{ACCESS_MAX, PageError, PageReply, PageRequest};
+use pool::proto::peer::{PeerReply, PeerRequest};
 use pool::proto::{NodeId, Request};
 use pool::swap::Watermark;
 use std::sync::Arc;
@@ -36,6 +36,26 @@ fn a_page_of_another_rack_is_read_and_written_where_it_is() {
     let counters = &a.context.counters;
     assert_eq!((counters.misses.get(), counters.direct.get()), (5, 5));
     assert_eq!(b.context.counters.bytes_in.get(), 4096 + 6 + 8 + 8 + 8);
+}
+
+#[test]
+fn a_client_of_another_rack_reads_what_is_here_and_is_told_what_is_not() {
+    let racks = Racks::new(2, Plan::default());
+    let (a, b) = (racks.node(0), racks.node(1));
+    let page = b.alloc(1)[0];
+    let read = |at, len| {
+        let (sender, receiver) = channel();
+        let answer = move |reply| sender.send(reply).unwrap();
+        b.remote.serve_peer(PeerRequest::Read { at, len }, Box::new(answer));
+        receiver.recv_timeout(LONG).unwrap()
+    };
+    assert_eq!(read(at(page, 0), 4096), Ok(PeerReply::Data(image_of(page))));
+    a.write(page, 10, b"abc").unwrap();
+    assert_eq!(read(at(page, 9), 5), b.read(page, 9, 5).map(PeerReply::Data));
+    assert_eq!(read(at(a.alloc(1)[0], 0), 8), Ok(PeerReply::NotHere));
+    for (at, len) in [(at(page, 4090), 7), (at(page, 0), ACCESS_MAX as u32 + 1)] {
+        assert!(matches!(read(at, len), Err(PageError::Invalid(_))), "{at:?}, {len}");
+    }
 }
 
 #[test]

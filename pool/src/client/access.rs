@@ -18,6 +18,10 @@ use std::ops::Range;
 pub(super) trait Op {
     /// Whether it stores in the bytes, other than by compare-and-swap.
     fn writes(&self) -> bool;
+    /// Whether it does nothing but read, and so may be done twice.
+    fn reads(&self) -> bool {
+        false
+    }
     /// Touches bytes in this rack; while their frames are published.
     fn in_place(&mut self, s: &Stretch<'_>);
     /// The message that does the same to the bytes `part` of the access, which begin at `at`.
@@ -44,6 +48,10 @@ impl Op for Read<'_> {
     #[inline]
     fn writes(&self) -> bool {
         false
+    }
+
+    fn reads(&self) -> bool {
+        true
     }
 
     #[inline]

@@ -30,8 +30,9 @@ use std::time::{Duration, Instant};
 
 /// How many pieces are asked for together: enough for what a file system reads at once.
 const WINDOW: usize = 16;
-/// How long an access is tried again when the daemon is away.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an access is tried again when the daemon is away: longer than one needs that is started again, for which
+/// the master waits until it is sure that the one before it has gone.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// The pause between two attempts to enter.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a client that goes waits for the daemon to hear of it.

@@ -3,6 +3,7 @@
 //! The master says which racks there are and where their regions are. Whether the region at that place is
 //! the one that the daemon serves is checked against what the daemon told the master.
 
+use super::direct::Direct;
 use super::far::Far;
 use super::{Inner, Memory, Pool};
 use crate::addr::RackId;
@@ -12,7 +13,7 @@ use crate::proto::cluster::{Cluster, ClusterReply, ClusterRequest, Rack, RackJoi
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::{Route, Transport, TransportError};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What a client keeps of the cluster that it is part of.
 pub(super) struct Membership {
@@ -77,13 +78,21 @@ impl Pool {
         let memory = Memory::Far(Far::enter(Arc::clone(&transport), rack, by)?);
         let membership = Some(Membership { master: Arc::clone(&transport), region_id: None });
         let page_size = cluster.page_size;
-        let pool = Self { inner: Arc::new(Inner { memory, page_size, rack, transport, membership }) };
+        let direct = OnceLock::new();
+        let pool = Self { inner: Arc::new(Inner { memory, page_size, rack, transport, membership, direct }) };
         pool.stat()?;
         Ok(pool)
     }
 }
 
 impl Pool {
+    /// From now on short reads of pages of other racks may be asked of the daemons there, over TCP.
+    pub(crate) fn read_directly(&self) {
+        if let Memory::Mapped(in_place) = &self.inner.memory {
+            self.inner.direct.get_or_init(|| Direct::new(in_place.region().pool_id()));
+        }
+    }
+
     /// Reaches the daemon of the rack and, in a cluster, the master.
     pub fn transport(&self) -> Arc<dyn Transport> {
         let daemon = Arc::clone(&self.inner.transport);

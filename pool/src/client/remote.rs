@@ -12,6 +12,7 @@
 
 use super::Pool;
 use super::access::{Op, bad};
+use super::direct;
 use super::in_place::{InPlace, Stopped, Why};
 use crate::addr::{GAddr, PageId};
 use crate::error::PoolError;
@@ -124,8 +125,29 @@ impl Rest<'_> {
         part.start..part.end.min(part.start + in_page.min(in_message))
     }
 
+    /// Asks the home of the only piece itself, if it is a short read; whether it was answered.
+    fn ask_home(&mut self) -> Result<bool, PoolError> {
+        let (Some(direct), [piece]) = (self.pool.inner.direct.get(), &self.pieces[..]) else {
+            return Ok(false);
+        };
+        let len = piece.end - piece.start;
+        if !self.op.reads() || len > direct::READ_MAX {
+            return Ok(false);
+        }
+        let Some(data) = direct.read(self.pool, self.start(piece)?, len as u32) else { return Ok(false) };
+        let done = self.op.take(piece, PageReply::Data(data));
+        if done {
+            self.pieces.clear();
+            self.trouble = None;
+        }
+        Ok(done)
+    }
+
     /// Asks the daemon for all pieces.
     fn ask(&mut self) -> Result<(), PoolError> {
+        if self.ask_home()? {
+            return Ok(());
+        }
         let requests: Result<Vec<Request>, PoolError> = self
             .pieces
             .iter()

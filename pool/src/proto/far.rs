@@ -113,8 +113,8 @@ pub enum FarReply {
     Entered {
         /// The right to access pages.
         ticket: Ticket,
-        /// Pages that the client took and that no file has are still its own: the session that this one
-        /// replaces was there, or the daemon has not been there for longer than [`GRACE`].
+        /// Pages that the client took and that no file has are still its own: since it entered first, the master was
+        /// not told that there are no clients; or the daemon has not been there for longer than [`GRACE`].
         kept: bool,
     },
     /// The session goes on.

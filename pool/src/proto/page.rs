@@ -83,6 +83,11 @@ pub enum PageRequest {
         /// The page.
         page: PageId,
     },
+    /// Whom a client may ask for short reads of a page of another rack. Answered by [`PageReply::Home`], at once.
+    Home {
+        /// The page.
+        page: PageId,
+    },
     /// The master compares the files' pages with those of this rack. `held` is every page among `ids` that a
     /// file has and that is at home here. Say which of them do not exist; if `free` is set, free every other
     /// page of kind [`PageKind::File`] among `ids` that is *settled*: neither being moved or freed now, nor
@@ -133,6 +138,8 @@ pub enum PageReply {
     Here,
     /// See [`Place`].
     Place(Place),
+    /// See [`Home`].
+    Home(Home),
     /// See [`Reconciled`].
     Reconciled(Reconciled),
     /// Done.
@@ -146,6 +153,22 @@ pub struct Place {
     pub rack: RackId,
     /// Its heat in the rack of the daemon that was asked ([`heat`](crate::heat)).
     pub heat: f64,
+}
+
+/// Whom a client may ask for short reads of a page of another rack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Home {
+    /// Nobody but this daemon, for any page: it has to see the accesses, or has a faster way.
+    AskMe,
+    /// It is not known here at the moment where this page is.
+    Unknown,
+    /// The daemon of the page's home, by [`PeerRequest::Read`](super::peer::PeerRequest::Read).
+    At {
+        /// The rack that holds it.
+        rack: RackId,
+        /// Where its daemon listens: `HOST:PORT`.
+        addr: String,
+    },
 }
 
 /// How full the pool is, in pages.

@@ -62,6 +62,14 @@ pub enum PeerRequest {
         #[serde(with = "serde_bytes")]
         data: Vec<u8>,
     },
+    /// Read from a page of yours, as your own clients do. Answered by [`PeerReply::Data`], [`PeerReply::Moving`] or
+    /// [`PeerReply::NotHere`].
+    Read {
+        /// First byte.
+        at: GAddr,
+        /// Bytes; at most [`ACCESS_MAX`](super::page::ACCESS_MAX), all in one page.
+        len: u32,
+    },
     /// Compare and swap a word of a page of yours, by your processor. Answered by [`PeerReply::Was`],
     /// [`PeerReply::Moving`] or [`PeerReply::NotHere`].
     Cas {

@@ -55,13 +55,15 @@ impl Keeper {
     pub fn end(self) {
         *self.shared.over.lock() = true;
         self.shared.woken.notify_all();
-        if let Err(why) = self.shared.fs.leave() {
-            log::warn!("the master will know only after a while that this mount is over: {why}");
-        }
+        let warn = |why| log::warn!("the master will know only after a while that this mount is over: {why}");
+        let left = self.shared.fs.leave(None).map_err(warn).ok();
         for thread in self.threads {
             if thread.join().is_err() {
                 log::error!("a thread that kept the session has panicked");
             }
+        }
+        if left.is_some() {
+            let _ = self.shared.fs.leave(left).map_err(warn);
         }
         self.shared.workers.close();
     }

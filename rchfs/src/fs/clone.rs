@@ -65,6 +65,7 @@ impl Fs {
 
     /// Puts copies in the place of these pages of the file, which are all shared.
     fn copy_shared(&self, file: &File, state: &mut State, pages: Range<u64>, origin: Origin) -> Result<()> {
+        self.before_taking(state);
         let new = self.take_pages(file, std::slice::from_ref(&pages), origin, Fill::Uninit)?;
         let flags = WriteFlags { origin: Origin::Cache, kill_suid: false };
         let done = new.iter().try_for_each(|extent| self.copy_into(state, *extent));

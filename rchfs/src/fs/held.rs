@@ -208,6 +208,9 @@ impl Fs {
             Ok(_) => Err(Self::bad_reply()),
             Err(FsError::Mount(MountError::Expired)) => {
                 session.ended(current.generation);
+                if shared.leaving.load(Ordering::SeqCst) {
+                    return Ok(Polled::Revoked(Vec::new()));
+                }
                 session.reopen()?;
                 Ok(Polled::NewSession)
             }
@@ -225,15 +228,22 @@ impl Fs {
         shared.session.call_uncounted(MountRequest::Acknowledge { session, done }).map(drop)
     }
 
-    /// Ends the session, in good order.
+    /// Ends the session, in good order, and returns its number. A poll that is under way ends, but may be just opening another
+    /// session: to be called again when nobody polls any more, with what it returned.
     ///
     /// # Errors
     /// If the master does not answer.
-    pub fn leave(&self) -> Result<()> {
-        let Some(shared) = &self.shared else { return Ok(()) };
-        self.tend();
+    pub fn leave(&self, left: Option<u64>) -> Result<u64> {
+        let Some(shared) = &self.shared else { return Ok(0) };
+        let leaves_again = shared.leaving.swap(true, Ordering::SeqCst);
+        if !leaves_again {
+            self.tend();
+        }
         let session = shared.session.current().number;
-        shared.session.call_uncounted(MountRequest::Close { session }).map(drop)
+        if left != Some(session) {
+            shared.session.call_uncounted(MountRequest::Close { session })?;
+        }
+        Ok(session)
     }
 
     /// After the session was lost, and another opened: what was kept back is told if nobody has changed the file

@@ -152,8 +152,14 @@ impl Fs {
         self.commit(file, vec![], 0, WriteFlags { origin: Origin::Program, kill_suid: true })
     }
 
-    /// Writes to pages that exist; false, with nothing lost, if there is a hole or a shared page.
+    /// Writes to pages that exist; false, with nothing written, if there is a hole or a shared page: before the caller has
+    /// dealt with that, others may look at the file, or clone it.
     fn try_overwrite(&self, state: &State, at: u64, data: &[u8]) -> Result<bool> {
+        let pieces = || state.map.pieces(at, data.len() as u64, self.size);
+        let one = pieces().next().is_none_or(|piece| piece.len == data.len() as u64);
+        if !one && pieces().any(|piece| piece.data.is_none() || piece.shared) {
+            return Ok(false);
+        }
         if !self.pool.is_mapped() {
             return self.overwrite_far(state.map.pieces(at, data.len() as u64, self.size), data);
         }

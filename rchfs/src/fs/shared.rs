@@ -21,8 +21,7 @@ use super::known::{At, Known, Name};
 use super::session::Session;
 use parking_lot::Mutex;
 use pool::proto::NodeId;
-use pool::proto::meta::Time;
-use pool::proto::meta::{Attr, DirEntry, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode};
+use pool::proto::meta::{Attr, DirEntry, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode, Time};
 use pool::proto::mount::{Answer, MountError, MountReply, MountRequest};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -47,6 +46,8 @@ pub(super) struct Shared {
     atimes: Mutex<HashMap<Ino, Time>>,
     /// The kernel asks for nothing any more.
     pub over: AtomicBool,
+    /// The mount is over: no other session is opened.
+    pub leaving: AtomicBool,
 }
 
 impl Shared {
@@ -59,6 +60,7 @@ impl Shared {
             lockers: Mutex::default(),
             atimes: Mutex::default(),
             over: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         }
     }
 

@@ -1,5 +1,6 @@
 //! A whole cluster of processes: the promises of `pool` while pages move and processes die.
 
+mod direct;
 mod edges;
 mod example;
 mod far;
