@@ -1,6 +1,7 @@
 //! Serves requests: reads under the lock, or plans, commits and applies; then gives freed pages back. What
 //! is asked about the cluster goes to [`cluster`](crate::cluster).
 
+mod listing;
 mod mount;
 
 use crate::clock::{Clock, SystemClock};

@@ -3,6 +3,8 @@
 //!
 //! `mdbench fill DIR FILES BYTES`: makes FILES files of BYTES bytes each in DIR, to see what they take.
 //!
+//! `mdbench read DIR FILES`: opens, reads and closes each of those once, and prints microseconds of one.
+//!
 //! Knows nothing of rchfs: it measures whatever file system DIR is on.
 
 use std::error::Error;
@@ -66,10 +68,14 @@ fn main() -> ExitCode {
 fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
     match *words {
         ["fill", dir, files, bytes] => Ok(fill(Path::new(dir), files.parse()?, bytes.parse()?)?),
+        ["read", dir, files] => Ok(read(Path::new(dir), files.parse()?)?),
         [dir] => bench(Path::new(dir), 1, 10_000),
         [dir, threads] => bench(Path::new(dir), threads.parse()?, 10_000),
         [dir, threads, files] => bench(Path::new(dir), threads.parse()?, files.parse()?),
-        _ => Err("usage: mdbench DIR [THREADS] [FILES] | mdbench fill DIR FILES BYTES".into()),
+        _ => Err(
+            "usage: mdbench DIR [THREADS] [FILES] | mdbench fill DIR FILES BYTES | mdbench read DIR FILES"
+                .into(),
+        ),
     }
 }
 
@@ -77,6 +83,16 @@ fn fill(dir: &Path, files: usize, bytes: usize) -> io::Result<()> {
     let data = vec![b'x'; bytes];
     fs::create_dir_all(dir)?;
     (0..files).try_for_each(|i| fs::write(dir.join(format!("f{i}")), &data))
+}
+
+fn read(dir: &Path, files: usize) -> io::Result<()> {
+    let (start, mut data) = (Instant::now(), Vec::new());
+    for i in 0..files {
+        data.clear();
+        File::open(dir.join(format!("f{i}")))?.read_to_end(&mut data)?;
+    }
+    println!("{:.3}", start.elapsed().as_secs_f64() * 1e6 / files as f64);
+    Ok(())
 }
 
 fn bench(base: &Path, threads: usize, files: usize) -> Result<(), Box<dyn Error>> {

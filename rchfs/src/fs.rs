@@ -73,6 +73,9 @@ pub trait Kernel: Send + Sync {
     /// Returns when that is done, so it must not be called on a thread that answers requests.
     fn drop_pages(&self, ino: Ino);
 
+    /// Makes the kernel ask anew for the attributes of `ino`. Waits for no request.
+    fn attributes_changed(&self, ino: Ino);
+
     /// Makes the kernel ask anew for the attributes of `ino`, and for what names stand for in it. Waits for no
     /// request.
     fn names_changed(&self, ino: Ino);
@@ -83,6 +86,10 @@ pub trait Kernel: Send + Sync {
 
     /// Makes the kernel ask anew for what all names stand for. Waits for no request.
     fn forget_names(&self);
+
+    /// The calling thread, which may be one that answers the kernel's requests, is going to wait for something that may
+    /// take another such request.
+    fn about_to_wait(&self);
 }
 
 /// A mounted file system.
@@ -156,6 +163,7 @@ impl Fs {
     /// Sends a request to the master.
     fn meta(&self, request: MetaRequest) -> Result<MetaReply> {
         if let Some(shared) = &self.shared {
+            self.about_to_wait();
             return shared.meta(request);
         }
         match self.transport.call(NodeId::Master, Request::Meta(request))? {
@@ -169,6 +177,14 @@ impl Fs {
         match self.meta(request)? {
             MetaReply::Attr(attr) => Ok(attr),
             _ => Err(Self::bad_reply()),
+        }
+    }
+
+    /// An answer of the master is about to be waited for that may itself wait for another mount, which may have to wait
+    /// for this one.
+    fn about_to_wait(&self) {
+        if let Some(kernel) = self.kernel.get() {
+            kernel.about_to_wait();
         }
     }
 

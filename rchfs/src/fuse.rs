@@ -30,7 +30,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Inode numbers are never reused, so there is only one generation.
 const GENERATION: Generation = Generation(0);
@@ -73,13 +73,18 @@ impl FuseFs {
 
     fn entry(&self, reply: ReplyEntry, result: Decided<Known>) {
         let known = ok_or_reply!(reply, result);
-        reply.entry(&known.ttl, &self.attr(known.attr.as_ref()), GENERATION);
+        reply.entry(&one_ttl(&known), &self.attr(known.attr.as_ref()), GENERATION);
     }
 
     fn attributes(&self, reply: ReplyAttr, result: Decided<Known>) {
         let known = ok_or_reply!(reply, result);
-        reply.attr(&known.ttl, &self.attr(known.attr.as_ref()));
+        reply.attr(&known.attr_ttl, &self.attr(known.attr.as_ref()));
     }
+}
+
+/// fuser has one for the name and the attributes.
+fn one_ttl(known: &Known) -> Duration {
+    if known.attr.is_some() { known.name_ttl.min(known.attr_ttl) } else { known.name_ttl }
 }
 
 fn empty(reply: ReplyEmpty, result: Decided<()>) {
@@ -108,15 +113,16 @@ impl Filesystem for FuseFs {
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
             | InitFlags::FUSE_POSIX_ACL
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_DONT_MASK;
         if self.decider.is_shared() {
-            // With FUSE_WRITEBACK_CACHE the kernel would go by its own idea of a file's size.
+            // With FUSE_WRITEBACK_CACHE the kernel would go by its own idea of a file's size: it can be told of a
+            // longer file only by storing data, and of a shorter one not at all.
             wanted |=
                 InitFlags::FUSE_CACHE_SYMLINKS | InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS;
         } else {
-            wanted |= InitFlags::FUSE_DO_READDIRPLUS
-                | InitFlags::FUSE_READDIRPLUS_AUTO
-                | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+            wanted |= InitFlags::FUSE_NO_OPENDIR_SUPPORT;
             if !self.decider.is_uncached() {
                 wanted |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
             }
@@ -247,7 +253,7 @@ impl Filesystem for FuseFs {
         let created = self.decider.create(who(req), new_name(parent, name, mode, umask), flags);
         let (known, opened) = ok_or_reply!(reply, created);
         let attr = self.attr(known.attr.as_ref());
-        reply.created(&known.ttl, &attr, GENERATION, FileHandle(opened.handle), opened.flags);
+        reply.created(&one_ttl(&known), &attr, GENERATION, FileHandle(opened.handle), opened.flags);
     }
 
     fn read(
@@ -399,13 +405,13 @@ impl Filesystem for FuseFs {
         empty(reply, self.decider.fsyncdir());
     }
 
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let opened = ok_or_reply!(reply, self.decider.opendir());
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let opened = ok_or_reply!(reply, self.decider.opendir(Ino(ino.0)));
         reply.opened(FileHandle(opened.handle), opened.flags);
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.decider.readdir(Ino(ino.0), offset, false, |e| {
+        let listed = self.decider.readdir(Ino(ino.0), offset, false, |e, _| {
             let name = OsStr::from_bytes(&e.name);
             room(reply.add(INodeNo(e.ino.0), e.cookie, convert::file_type(e.kind), name))
         });
@@ -421,10 +427,9 @@ impl Filesystem for FuseFs {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let ttl = self.decider.ttl();
-        let listed = self.decider.readdir(Ino(ino.0), offset, true, |e| {
-            let (name, attr) = (OsStr::from_bytes(&e.name), self.attr(e.attr.as_ref()));
-            room(reply.add(INodeNo(e.ino.0), e.cookie, name, &ttl, &attr, GENERATION))
+        let listed = self.decider.readdir(Ino(ino.0), offset, true, |e, known| {
+            let (name, attr) = (OsStr::from_bytes(&e.name), self.attr(known.attr.as_ref()));
+            room(reply.add(INodeNo(e.ino.0), e.cookie, name, &one_ttl(known), &attr, GENERATION))
         });
         ok_or_reply!(reply, listed);
         reply.ok();

@@ -59,9 +59,15 @@ impl Core {
                     let core = Arc::clone(self);
                     self.workers.run(move || core.serve_plainly(session, MetaRequest::Sync, answer));
                 }
-                MetaRequest::StatFs | MetaRequest::ReadLink { .. } | MetaRequest::ReadDir { .. } => {
+                MetaRequest::StatFs
+                | MetaRequest::ReadLink { .. }
+                | MetaRequest::ReadDir { plus: false, .. } => {
                     self.serve_plainly(session, request, answer);
                 }
+                MetaRequest::ReadDir { ino, .. } => self.enter(|core, m, fx| {
+                    let listed = core.list(m, session, ino, request);
+                    fx.answers.push((answer, listed));
+                }),
                 // It takes a while.
                 request @ MetaRequest::CloneTree { .. } => {
                     let core = Arc::clone(self);

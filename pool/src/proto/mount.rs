@@ -58,7 +58,9 @@ pub enum MountRequest {
         /// The session.
         session: u64,
     },
-    /// An operation. Answered by [`MountReply::Answer`].
+    /// An operation. Answered by [`MountReply::Answer`]. When a directory is listed with attributes,
+    /// those of which the mount has a lease then are not in the entries but among what is granted; and if the directory
+    /// is, too, what its names stand for may be kept.
     Do {
         /// The session.
         session: u64,

@@ -79,6 +79,7 @@ impl Fs {
             let mut state = file.state.write();
             return if state.held == Held::Nothing { self.load(file, &mut state) } else { Ok(()) };
         };
+        self.about_to_wait();
         shared.session.wait_valid()?;
         let mut asking = file.asking.lock();
         if *asking {
@@ -187,6 +188,7 @@ impl Fs {
                 self.keeps_back(&file);
             }
         }
+        self.tell_atimes();
         self.release_unused();
     }
 
@@ -281,6 +283,7 @@ impl Fs {
         if let Some(kernel) = self.kernel.get() {
             changed.iter().for_each(|ino| kernel.drop_pages(*ino));
             kernel.forget_names();
+            self.inodes.all().into_iter().for_each(|ino| kernel.attributes_changed(ino));
         }
         for file in &files {
             file.fenced.store(false, Ordering::SeqCst);

@@ -54,6 +54,8 @@ struct Known {
     /// Bytes that go with it, once it has no name left.
     orphan: Option<u64>,
     file: Option<Arc<File>>,
+    /// Its attributes were revoked, perhaps while an answer with them was on its way.
+    doubtful: bool,
     /// The modification time that the kernel is about to be told.
     correction: Option<Time>,
 }
@@ -138,6 +140,23 @@ impl Inodes {
         let Some(known) = shard.get_mut(&ino) else { return false };
         known.lookups = known.lookups.saturating_sub(count);
         self.drop_unused(&mut shard, ino)
+    }
+
+    /// Attributes of `ino` that are on their way to the kernel, if there are any, are out of date.
+    pub fn doubt(&self, ino: Ino) {
+        if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
+            known.doubtful = true;
+        }
+    }
+
+    /// Whether that is so; not any more after this.
+    pub fn settle_doubt(&self, ino: Ino) -> bool {
+        self.shard(ino).lock().get_mut(&ino).is_some_and(|known| std::mem::take(&mut known.doubtful))
+    }
+
+    /// All inodes that the kernel may know.
+    pub fn all(&self) -> Vec<Ino> {
+        self.shards.iter().flat_map(|shard| shard.lock().keys().copied().collect::<Vec<_>>()).collect()
     }
 
     /// Opens the file once more: the state that all who have it open share.

@@ -35,9 +35,22 @@ struct Inode {
     seq: Seq,
     attr: Option<(Seq, Attr)>,
     names: HashMap<Box<[u8]>, (Seq, Name)>,
+    /// What is not among `names` does not exist. So for a directory that this mount has made.
+    complete: bool,
     xattrs: HashMap<Box<[u8]>, Option<Vec<u8>>>,
     /// The map, if it came along and nobody has used it yet; and whether it came with an exclusive lease.
     extents: Option<(Vec<Extent>, bool)>,
+}
+
+impl Inode {
+    /// What `name` stands for is not known, as of `seq`.
+    fn unknown(&mut self, seq: Seq, name: &[u8]) {
+        if self.complete {
+            self.names.insert(name.into(), (seq, Name::Unknown));
+        } else {
+            self.names.remove(name);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -98,10 +111,15 @@ impl Known {
         }
         let inode = shard.inodes.entry(attr.ino).or_default();
         inode.seq = inode.seq.max(at.seq);
-        if inode.attr.is_none_or(|(seq, _)| seq < at.seq) {
-            inode.attr = Some((at.seq, attr));
-            inode.xattrs.clear();
-            inode.extents = None;
+        match &mut inode.attr {
+            Some((seq, _)) if *seq >= at.seq => {}
+            // Nothing has happened to it, so the rest is as it was, too.
+            Some((seq, same)) if *same == attr => *seq = at.seq,
+            _ => {
+                inode.attr = Some((at.seq, attr));
+                inode.xattrs.clear();
+                inode.extents = None;
+            }
         }
         true
     }
@@ -109,7 +127,19 @@ impl Known {
     /// What `name` of `dir` stands for.
     pub fn name(&self, dir: Ino, name: &[u8]) -> Name {
         let shard = self.shard(dir).lock();
-        shard.inodes.get(&dir).and_then(|inode| inode.names.get(name)).map_or(Name::Unknown, |(_, is)| *is)
+        let Some(inode) = shard.inodes.get(&dir) else { return Name::Unknown };
+        let other = if inode.complete { Name::Free } else { Name::Unknown };
+        inode.names.get(name).map_or(other, |(_, is)| *is)
+    }
+
+    /// `dir` has just been made, so there is nothing in it.
+    pub fn note_empty(&self, at: At, dir: Ino) {
+        let mut shard = self.shard(dir).lock();
+        if let Some(inode) = shard.inodes.get_mut(&dir)
+            && inode.attr.is_some_and(|(seq, _)| seq == at.seq)
+        {
+            inode.complete = true;
+        }
     }
 
     /// Notes what `name` of `dir` stands for.
@@ -117,9 +147,9 @@ impl Known {
         let mut shard = self.shard(dir).lock();
         if !shard.takes(at) {
             if let Some(inode) = shard.inodes.get_mut(&dir)
-                && inode.names.get(name).is_some_and(|(seq, _)| *seq < at.seq)
+                && inode.names.get(name).is_none_or(|(seq, _)| *seq < at.seq)
             {
-                inode.names.remove(name);
+                inode.unknown(at.seq, name);
             }
             return;
         }
@@ -130,6 +160,7 @@ impl Known {
             None => {
                 if inode.names.len() >= NAMES {
                     inode.names.clear();
+                    inode.complete = false;
                     // An answer on its way may be older than what was just forgotten.
                     shard.floor = shard.floor.max(at.seq);
                 }
@@ -181,7 +212,7 @@ impl Known {
         let mut shard = self.shard(dir).lock();
         shard.floor = shard.floor.max(seq);
         if let Some(inode) = shard.inodes.get_mut(&dir) {
-            inode.names.remove(name);
+            inode.unknown(seq, name);
             inode.attr = None;
         }
     }
@@ -317,6 +348,36 @@ mod tests {
         known.share(8, Ino(9));
         assert!(!known.note(at(7), attr(9, 2)));
         assert_eq!(known.attr(Ino(9)), None);
+    }
+
+    #[test]
+    fn a_directory_made_here_has_no_other_names_until_somebody_else_changes_one() {
+        let known = Known::new(1);
+        known.note(at(1), attr(5, 0));
+        assert_eq!(known.name(Ino(5), b"a"), Name::Unknown);
+        known.note_empty(at(1), Ino(5));
+        assert_eq!(known.name(Ino(5), b"a"), Name::Free);
+        known.note_name(at(2), Ino(5), b"a", Name::Is(Ino(6)));
+        known.revoke_name(4, Ino(5), b"b");
+        // An answer that was overtaken: what it has made is there, though nobody knows what has become of it since.
+        known.note_name(at(3), Ino(5), b"c", Name::Is(Ino(7)));
+        let names = [&b"a"[..], b"b", b"c", b"d"].map(|name| known.name(Ino(5), name));
+        assert_eq!(names, [Name::Is(Ino(6)), Name::Unknown, Name::Unknown, Name::Free]);
+        known.note_name(at(5), Ino(5), b"b", Name::Free);
+        assert_eq!(known.name(Ino(5), b"b"), Name::Free);
+        known.revoke(6, Ino(5));
+        assert_eq!(known.name(Ino(5), b"d"), Name::Unknown);
+    }
+
+    #[test]
+    fn attributes_that_have_not_changed_leave_what_else_is_known() {
+        let known = Known::new(1);
+        known.note(at(1), attr(5, 70));
+        known.note_xattr(at(2), Ino(5), b"user.a", None);
+        known.note(at(3), attr(5, 70));
+        assert_eq!(known.xattr(Ino(5), b"user.a"), Some(None));
+        known.note(at(4), attr(5, 71));
+        assert_eq!(known.xattr(Ino(5), b"user.a"), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use pool::proto::NodeId;
 use pool::proto::meta::Ino;
 use pool::proto::mount::{Lock, LockFamily, LockHow, Locked, MountError, MountReply, MountRequest};
 use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
 
 /// What is asked of a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,7 @@ impl Fs {
         loop {
             match ask(shared, wanted, how)? {
                 Locked::Granted => return Ok(()),
+                Locked::Later if shared.over.load(Ordering::Relaxed) => return Err(FsError::NoSession),
                 Locked::Later => {}
                 Locked::Conflict { .. } => return Err(FsError::Locked),
                 Locked::Deadlock => return Err(FsError::Deadlock),

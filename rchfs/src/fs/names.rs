@@ -312,7 +312,12 @@ impl Fs {
             self.dir_was_read(ino)?;
         }
         match self.meta(MetaRequest::ReadDir { ino, after, limit, plus })? {
-            MetaReply::Entries(entries) => Ok(entries),
+            MetaReply::Entries(mut entries) => {
+                for entry in &mut entries {
+                    entry.attr = entry.attr.map(|attr| self.with_size(attr));
+                }
+                Ok(entries)
+            }
             _ => Err(Self::bad_reply()),
         }
     }

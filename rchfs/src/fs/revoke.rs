@@ -36,6 +36,7 @@ impl Fs {
                         Name::Unknown => false,
                     };
                     shared.known.revoke_name(seq, ino, name);
+                    self.inodes.doubt(ino);
                     if let Some(kernel) = self.kernel.get() {
                         kernel.names_changed(ino);
                         if !file {
@@ -73,10 +74,16 @@ impl Fs {
 
     fn drop_lease(&self, shared: &Shared, seq: Seq, ino: Ino) {
         let directories = shared.known.directories_in(ino);
+        let names = shared.known.attr(ino).is_none_or(|attr| attr.kind == Kind::Dir);
         shared.known.revoke(seq, ino);
+        self.inodes.doubt(ino);
         match self.inodes.live(ino) {
             Some(file) => self.drop_file(shared, seq, &file),
-            None => self.forget_attributes(ino),
+            None => match self.kernel.get() {
+                Some(kernel) if names => kernel.names_changed(ino),
+                Some(kernel) => kernel.attributes_changed(ino),
+                None => {}
+            },
         }
         // Of what becomes of these names this mount will not hear, and a kernel that believes a directory to be in two
         // places refuses to rename it.
@@ -114,7 +121,7 @@ impl Fs {
 
     fn forget_attributes(&self, ino: Ino) {
         if let Some(kernel) = self.kernel.get() {
-            kernel.names_changed(ino);
+            kernel.attributes_changed(ino);
         }
     }
 

@@ -127,6 +127,11 @@ impl Session {
         now() < self.valid_until.load(Ordering::SeqCst)
     }
 
+    /// How long they can be at least.
+    pub(super) fn left(&self) -> Duration {
+        Duration::from_nanos(self.valid_until.load(Ordering::SeqCst).saturating_sub(now()))
+    }
+
     /// Waits until leases can be relied on.
     ///
     /// # Errors

@@ -21,14 +21,18 @@ use super::known::{At, Known, Name};
 use super::session::Session;
 use parking_lot::Mutex;
 use pool::proto::NodeId;
-use pool::proto::meta::{Ino, MetaError, MetaReply, MetaRequest, NewNode};
+use pool::proto::meta::{Attr, DirEntry, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode, Time};
 use pool::proto::mount::{Answer, MountError, MountReply, MountRequest};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The most inodes in one message that says they are not used any more.
 const RELEASE: usize = 4096;
+
+/// Access times that are kept to be told, at most: on a busy mount some are never told.
+const ATIMES: usize = 1 << 16;
 
 /// What belongs to a namespace that others use too.
 pub(super) struct Shared {
@@ -38,6 +42,10 @@ pub(super) struct Shared {
     pub dirty: Mutex<Vec<Arc<File>>>,
     /// Owners that have taken locks of fcntl(2), by inode: only they have something to give up at a close.
     pub lockers: Mutex<HashSet<(Ino, u64)>>,
+    /// When inodes were read, if the master is to be told.
+    atimes: Mutex<HashMap<Ino, Time>>,
+    /// The kernel asks for nothing any more.
+    pub over: AtomicBool,
     /// The mount is over: no other session is opened.
     pub leaving: AtomicBool,
 }
@@ -50,8 +58,28 @@ impl Shared {
             known,
             dirty: Mutex::default(),
             lockers: Mutex::default(),
+            atimes: Mutex::default(),
+            over: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         }
+    }
+
+    /// `ino` was read at this time, which the master is told later.
+    pub fn note_atime(&self, ino: Ino, time: Time) {
+        let mut atimes = self.atimes.lock();
+        if atimes.len() < ATIMES {
+            atimes.insert(ino, time);
+        }
+    }
+
+    /// Some of what was noted so, at most `limit`.
+    pub fn take_atimes(&self, limit: usize) -> Vec<(Ino, Time)> {
+        let mut atimes = self.atimes.lock();
+        let some: Vec<_> = atimes.iter().take(limit).map(|(ino, time)| (*ino, *time)).collect();
+        some.iter().for_each(|(ino, _)| {
+            atimes.remove(ino);
+        });
+        some
     }
 
     /// Asks for an operation; waits for another session if this one has ended.
@@ -83,18 +111,27 @@ impl Shared {
         let MountReply::Answer(answer) = self.session.call(message)? else {
             return Err(FsError::BadReply(NodeId::Master));
         };
-        let Answer { seq, result, granted, extents } = answer;
+        let Answer { seq, mut result, granted, extents } = answer;
         let at = At { generation: current.generation, seq };
-        granted.into_iter().for_each(|attr| {
-            self.known.note(at, attr);
-        });
+        if let (MetaRequest::ReadDir { ino, plus: true, .. }, Ok(MetaReply::Entries(entries))) =
+            (request, &mut result)
+        {
+            self.note_entries(at, *ino, entries, &granted);
+        } else {
+            granted.into_iter().for_each(|attr| {
+                self.known.note(at, attr);
+            });
+        }
         self.note_names(at, request, &result);
         if let (Some(extents), Ok(MetaReply::Attr(attr))) = (extents, &result) {
             self.known.note_extents(at, attr.ino, extents, false);
         }
-        if let (MetaRequest::Make { node: NewNode::File, .. }, Ok(MetaReply::Attr(attr))) = (request, &result)
-        {
-            self.known.note_extents(at, attr.ino, Vec::new(), true);
+        if let (MetaRequest::Make { node, .. }, Ok(MetaReply::Attr(attr))) = (request, &result) {
+            match node {
+                NewNode::File => self.known.note_extents(at, attr.ino, Vec::new(), true),
+                NewNode::Dir => self.known.note_empty(at, attr.ino),
+                _ => {}
+            }
         }
         Ok(result?)
     }
@@ -114,10 +151,8 @@ impl Shared {
             | (MetaRequest::Unlink { parent, name } | MetaRequest::Rmdir { parent, name }, Ok(_)) => {
                 known.note_name(at, *parent, name, Name::Free);
             }
-            (MetaRequest::Rename { parent, name, new_parent, new_name, .. }, Ok(_)) => {
-                // Of two names of one inode both stay, so even the old one is not known to be free.
-                known.note_name(at, *parent, name, Name::Unknown);
-                known.note_name(at, *new_parent, new_name, Name::Unknown);
+            (MetaRequest::Rename { parent, name, new_parent, new_name, mode }, Ok(_)) => {
+                self.note_renamed(at, (*parent, name), (*new_parent, new_name), *mode);
             }
             (MetaRequest::GetXattr { ino, name }, Ok(MetaReply::Bytes(value))) => {
                 known.note_xattr(at, *ino, name, Some(value.clone()));
@@ -128,12 +163,85 @@ impl Shared {
             _ => {}
         }
     }
+
+    /// What the listing of a directory says. Each entry has its attributes then.
+    fn note_entries(&self, at: At, dir: Ino, entries: &mut [DirEntry], granted: &[Attr]) {
+        let leased: HashMap<Ino, Attr> = granted.iter().map(|attr| (attr.ino, *attr)).collect();
+        granted.iter().for_each(|attr| {
+            self.known.note(at, *attr);
+        });
+        for entry in entries {
+            if entry.attr.is_none() {
+                entry.attr = leased.get(&entry.ino).copied();
+            }
+            if leased.contains_key(&dir) && !matches!(&entry.name[..], b"." | b"..") {
+                self.known.note_name(at, dir, &entry.name, Name::Is(entry.ino));
+            }
+        }
+    }
+
+    /// What a rename has made of two names. Of two names of one inode both stay, so even the old one is free only if
+    /// they were known to be of different ones. (Nobody has changed them since: that would have been revoked first, and
+    /// the kernel lets no other operation of this mount come between.)
+    fn note_renamed(&self, at: At, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) {
+        let (old, new) = (self.known.name(from.0, from.1), self.known.name(to.0, to.1));
+        let (old, new) = match (mode, old, new) {
+            (RenameMode::Exchange, Name::Is(a), Name::Is(b)) => (Name::Is(b), Name::Is(a)),
+            (RenameMode::Replace | RenameMode::NoReplace, Name::Is(a), Name::Free) => {
+                (Name::Free, Name::Is(a))
+            }
+            (RenameMode::Replace, Name::Is(a), Name::Is(b)) if a != b => (Name::Free, Name::Is(a)),
+            _ => (Name::Unknown, Name::Unknown),
+        };
+        self.known.note_name(at, from.0, from.1, old);
+        self.known.note_name(at, to.0, to.1, new);
+    }
 }
 
 impl Fs {
     /// Messages sent to the master so far about files; 0 if nobody else uses them.
     pub fn messages(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.session.messages())
+    }
+
+    /// How long the kernel may believe these attributes: as long as the lease holds under which they are known, if
+    /// nothing that is to be told to the master will change them.
+    pub fn attr_holds(&self, attr: &Attr) -> Duration {
+        let Some(shared) = &self.shared else { return Duration::ZERO };
+        let left = shared.session.left();
+        let known = shared.known.attr(attr.ino) == Some(*attr);
+        let keeps_back = |file: &File| file.touched.load(Ordering::Acquire) || file.state.read().dirty;
+        if known && !self.inodes.live(attr.ino).is_some_and(|file| keeps_back(&file)) {
+            left
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// How long the kernel may believe that the name stands for this inode, or for none.
+    pub fn name_holds(&self, dir: Ino, name: &[u8], is: Option<Ino>) -> Duration {
+        let Some(shared) = &self.shared else { return Duration::ZERO };
+        let left = shared.session.left();
+        let known = is.map_or(Name::Free, Name::Is);
+        if shared.known.name(dir, name) == known { left } else { Duration::ZERO }
+    }
+
+    /// `ino` is being opened. Its attributes may have been revoked while an answer with them was on its way to the
+    /// kernel, which did not know the inode then; now it does.
+    pub fn settle_doubt(&self, ino: Ino) {
+        if self.shared.is_some()
+            && self.inodes.settle_doubt(ino)
+            && let Some(kernel) = self.kernel.get()
+        {
+            kernel.attributes_changed(ino);
+        }
+    }
+
+    /// Whoever waits for a lock gives up, soon: the mount is over.
+    pub fn end_waits(&self) {
+        if let Some(shared) = &self.shared {
+            shared.over.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether other mounts use the files too.

@@ -1,5 +1,6 @@
 //! The times that are this side's to keep: modification times of writes that pass the kernel's cache,
-//! and access times (relatime, as mount(8) has it).
+//! and access times (relatime, as mount(8) has it). Those of a namespace that others use too are told a moment later,
+//! a few at a time, so that no read waits for them.
 
 use super::Fs;
 use super::error::{FsError, Result};
@@ -10,6 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds after which an access time is renewed whatever happened.
 const RELATIME_SECS: i64 = 24 * 3600;
+
+/// Access times that are told at a time.
+const ATIMES: usize = 256;
 
 /// Who renews access times.
 const SYSTEM: Caller = Caller { uid: 0, gid: 0 };
@@ -62,7 +66,6 @@ impl Fs {
         if now < file.atime_good_until.load(Ordering::Relaxed) {
             return Ok(());
         }
-        // What other mounts use too is told a moment later anyway.
         if self.shared.is_none() {
             self.flush_times(file)?;
         }
@@ -76,7 +79,27 @@ impl Fs {
         if self.config.noatime { Ok(()) } else { self.renew_atime(ino, now_secs()) }
     }
 
+    /// Tells the master of access times that it has not been told of. What others have changed since they were noted
+    /// keeps its own.
+    pub(super) fn tell_atimes(&self) {
+        let Some(shared) = &self.shared else { return };
+        let noted = shared.take_atimes(ATIMES);
+        for (ino, time) in noted {
+            let Some(attr) = shared.known.attr(ino).filter(|attr| is_stale(attr, time.sec)) else { continue };
+            let set =
+                SetAttr { atime: Some(SetTime::At(time)), ctime: Some(attr.ctime), ..SetAttr::default() };
+            if let Err(why) = self.meta_attr(MetaRequest::SetAttr { ino, caller: SYSTEM, set }) {
+                log::debug!("inode {}: its access time stays: {why}", ino.0);
+            }
+        }
+    }
+
     fn renew_atime(&self, ino: Ino, now: i64) -> Result<()> {
+        if let Some(shared) = &self.shared {
+            let nsec = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+            shared.note_atime(ino, Time { sec: now, nsec });
+            return Ok(());
+        }
         let attr = self.getattr_known(ino)?;
         if is_stale(&attr, now) {
             let set = SetAttr { atime: Some(SetTime::Now), ctime: Some(attr.ctime), ..SetAttr::default() };

@@ -85,8 +85,10 @@ impl<'a> NewName<'a> {
 pub struct Known {
     /// Of the inode; `None`: the name does not exist, which may be remembered too.
     pub attr: Option<Attr>,
-    /// How long the kernel may believe it.
-    pub ttl: Duration,
+    /// How long the kernel may believe that the name stands for it, if there was a name.
+    pub name_ttl: Duration,
+    /// How long the kernel may believe the attributes.
+    pub attr_ttl: Duration,
 }
 
 /// An open file.
@@ -181,23 +183,49 @@ impl Decider {
         self.notify.write_back(ino, then);
     }
 
-    /// How long the kernel may believe attributes and names.
-    pub fn ttl(&self) -> Duration {
-        // What other mounts change too is looked up in what this one knows.
-        if self.uncached || self.fs.is_shared() { Duration::ZERO } else { FOREVER }
+    /// How long the kernel may believe attributes: for ever what only it can change, and what other mounts change too
+    /// as long as this one holds it under a lease. When that is revoked the kernel is told.
+    fn attr_ttl(&self, attr: &Attr) -> Duration {
+        match self.uncached {
+            true => Duration::ZERO,
+            false if self.fs.is_shared() => self.fs.attr_holds(attr),
+            false => FOREVER,
+        }
     }
 
-    fn known(&self, result: Result<Attr, FsError>) -> Decided<Known> {
-        Ok(Known { attr: Some(result.map_err(code)?), ttl: self.ttl() })
+    /// Likewise, what a name stands for.
+    fn name_ttl(&self, parent: Ino, name: &[u8], is: Option<Ino>) -> Duration {
+        match self.uncached {
+            true => Duration::ZERO,
+            // A kernel that cannot be told is to ask each time.
+            false if self.fs.is_shared() && !self.notify.can_revoke_names() => Duration::ZERO,
+            false if self.fs.is_shared() => self.fs.name_holds(parent, name, is),
+            false => FOREVER,
+        }
+    }
+
+    fn attributes(&self, result: Result<Attr, FsError>) -> Decided<Known> {
+        let attr = result.map_err(code)?;
+        Ok(Known { attr: Some(attr), name_ttl: Duration::ZERO, attr_ttl: self.attr_ttl(&attr) })
+    }
+
+    /// Of what has been counted as looked up before: so a revocation from here on knows that the kernel may have it.
+    fn named(&self, parent: Ino, name: &[u8], attr: Attr) -> Known {
+        let name_ttl = self.name_ttl(parent, name, Some(attr.ino));
+        Known { attr: Some(attr), name_ttl, attr_ttl: self.attr_ttl(&attr) }
     }
 
     /// LOOKUP
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Decided<Known> {
         match self.fs.lookup(parent, name) {
-            Err(FsError::Meta(MetaError::NotFound)) if self.ttl() != Duration::ZERO => {
-                Ok(Known { attr: None, ttl: FOREVER })
+            Err(FsError::Meta(MetaError::NotFound)) => {
+                let name_ttl = self.name_ttl(parent, name, None);
+                if name_ttl.is_zero() {
+                    return Err(libc::ENOENT);
+                }
+                Ok(Known { attr: None, name_ttl, attr_ttl: Duration::ZERO })
             }
-            result => self.known(result),
+            result => Ok(self.named(parent, name, result.map_err(code)?)),
         }
     }
 
@@ -208,14 +236,16 @@ impl Decider {
 
     /// GETATTR
     pub fn getattr(&self, ino: Ino, handle: Option<u64>) -> Decided<Known> {
-        let attr = self.fs.getattr(ino, handle).map_err(code)?;
-        let ttl = if self.fs.is_volatile(ino) { Duration::ZERO } else { self.ttl() };
-        Ok(Known { attr: Some(attr), ttl })
+        let mut known = self.attributes(self.fs.getattr(ino, handle))?;
+        if self.fs.is_volatile(ino) {
+            known.attr_ttl = Duration::ZERO;
+        }
+        Ok(known)
     }
 
     /// SETATTR
     pub fn setattr(&self, who: Who, ino: Ino, set: SetAttr) -> Decided<Known> {
-        self.known(match set.mtime {
+        self.attributes(match set.mtime {
             Some(SetTime::At(time)) if self.notify.is_correction(who.pid) => {
                 self.fs.mtime_corrected(ino, time)
             }
@@ -230,24 +260,29 @@ impl Decider {
 
     /// MKNOD
     pub fn mknod(&self, who: Who, new: NewName<'_>, rdev: u32) -> Decided<Known> {
-        let node = convert::new_node(new.mode, rdev).ok_or(libc::EINVAL)?;
-        self.known(self.fs.make(new.by(who), node))
+        self.make(who, new, convert::new_node(new.mode, rdev).ok_or(libc::EINVAL)?)
     }
 
     /// MKDIR
     pub fn mkdir(&self, who: Who, new: NewName<'_>) -> Decided<Known> {
-        self.known(self.fs.make(new.by(who), NewNode::Dir))
+        self.make(who, new, NewNode::Dir)
+    }
+
+    fn make(&self, who: Who, new: NewName<'_>, node: NewNode) -> Decided<Known> {
+        let attr = self.fs.make(new.by(who), node).map_err(code)?;
+        Ok(self.named(new.parent, new.name, attr))
     }
 
     /// SYMLINK
     pub fn symlink(&self, who: Who, parent: Ino, name: &[u8], target: &[u8]) -> Decided<Known> {
         let new = NewName { parent, name, mode: 0o777, umask: 0 };
-        self.known(self.fs.make(new.by(who), NewNode::Symlink(target.to_vec())))
+        self.make(who, new, NewNode::Symlink(target.to_vec()))
     }
 
     /// LINK
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Decided<Known> {
-        self.known(self.fs.link(ino, parent, name))
+        let attr = self.fs.link(ino, parent, name).map_err(code)?;
+        Ok(self.named(parent, name, attr))
     }
 
     /// UNLINK
@@ -271,6 +306,7 @@ impl Decider {
         let access = convert::access(flags, self.uncached);
         let truncate = flags & libc::O_TRUNC != 0 && access.write;
         let handle = self.fs.open(ino, who.caller(), access, truncate).map_err(code)?;
+        self.fs.settle_doubt(ino);
         Ok(Opened { handle, flags: self.open_flags(flags) })
     }
 
@@ -282,7 +318,12 @@ impl Decider {
             libc::EEXIST if flags & libc::O_EXCL == 0 => libc::ESTALE,
             code => code,
         })?;
-        let known = Known { attr: Some(attr), ttl: self.ttl() };
+        let mut known = self.named(new.parent, new.name, attr);
+        if self.fs.is_shared() {
+            // It is open with this answer. If another mount changed it before the kernel has the answer, nobody could
+            // tell the kernel, and no OPEN would come to make up for that.
+            known.attr_ttl = Duration::ZERO;
+        }
         Ok((known, Opened { handle, flags: self.open_flags(flags) }))
     }
 
@@ -361,6 +402,11 @@ impl Decider {
         self.fs.unlock(ino, owner, range).map_err(code)
     }
 
+    /// The mount is over: whoever waits for a lock gives up, soon.
+    pub fn end(&self) {
+        self.fs.end_waits();
+    }
+
     /// FSYNC
     pub fn fsync(&self, handle: u64) -> Decided<()> {
         if !self.fs.is_durable() {
@@ -379,8 +425,9 @@ impl Decider {
     }
 
     /// OPENDIR. Directories need no handle; without one the kernel caches their entries by itself.
-    pub fn opendir(&self) -> Decided<Opened> {
+    pub fn opendir(&self, ino: Ino) -> Decided<Opened> {
         if self.uncached || self.fs.is_shared() {
+            self.fs.settle_doubt(ino);
             Ok(Opened { handle: 0, flags: FopenFlags::empty() })
         } else {
             Err(libc::ENOSYS)
@@ -394,7 +441,7 @@ impl Decider {
         ino: Ino,
         after: u64,
         plus: bool,
-        mut add: impl FnMut(&DirEntry) -> Room,
+        mut add: impl FnMut(&DirEntry, &Known) -> Room,
     ) -> Decided<()> {
         let mut after = after;
         loop {
@@ -402,12 +449,20 @@ impl Decider {
             let Some(last) = entries.last() else { return Ok(()) };
             after = last.cookie;
             for e in entries.iter().filter(|e| !plus || e.attr.is_some()) {
-                if add(e) == Room::Full {
-                    return Ok(());
-                }
                 // The kernel counts every entry but these two as a lookup.
-                if plus && e.name != b"." && e.name != b".." {
-                    self.fs.looked_up(e.ino);
+                let attr = e.attr.filter(|_| plus && e.name != b"." && e.name != b"..");
+                let known = match attr {
+                    Some(attr) => {
+                        self.fs.looked_up(e.ino);
+                        self.named(ino, &e.name, attr)
+                    }
+                    None => Known { attr: e.attr, name_ttl: Duration::ZERO, attr_ttl: Duration::ZERO },
+                };
+                if add(e, &known) == Room::Full {
+                    if attr.is_some() {
+                        self.fs.forget(e.ino, 1);
+                    }
+                    return Ok(());
                 }
             }
         }

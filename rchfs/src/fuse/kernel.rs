@@ -7,12 +7,14 @@
 
 use super::by_handle;
 use super::tune::Settings;
+use super::uring::{self, wire};
 use crate::fs::Kernel;
 use fuser::{INodeNo, Notifier};
 use pool::proto::meta::{Ino, Time};
 use pool::workers::Workers;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,7 +52,15 @@ pub struct Notify {
     /// Where names are dropped, which may wait for requests.
     names: Workers,
     /// For what is done by whoever asks for it.
-    notifier: Arc<OnceLock<Notifier>>,
+    direct: Arc<OnceLock<Direct>>,
+}
+
+/// The kernel, for messages that are written at once.
+struct Direct {
+    notifier: Notifier,
+    device: OwnedFd,
+    /// It can be told that no name is to be believed without asking.
+    epochs: bool,
 }
 
 impl Notify {
@@ -66,17 +76,26 @@ impl Notify {
                 times,
                 times_thread,
                 names: Workers::new("names", NAMES_AT_ONCE),
-                notifier: Arc::default(),
+                direct: Arc::default(),
             },
             ends,
         )
     }
 
-    /// Says how to reach the kernel. The first call counts.
-    pub fn set_notifier(&self, notifier: Notifier) {
-        if self.notifier.set(notifier).is_err() {
+    /// Says how to reach the kernel: by `notifier`, and by messages to `device`. The first call counts.
+    pub fn set_notifier(&self, notifier: Notifier, device: OwnedFd) {
+        // Nothing is believed yet, so this does no harm.
+        let epochs = tell(&device, &wire::next_epoch()).is_ok();
+        log::debug!("the kernel can be told to ask for names anew: {epochs}");
+        if self.direct.set(Direct { notifier, device, epochs }).is_err() {
             log::debug!("the kernel is known already");
         }
+    }
+
+    /// Whether the kernel can be made to ask for names anew without waiting for anything (Linux 6.16). Where it cannot it
+    /// must be told nothing about names that it may believe.
+    pub fn can_revoke_names(&self) -> bool {
+        self.direct.get().is_some_and(|direct| direct.epochs)
     }
 
     /// Makes the kernel write back what it holds of `ino`, then calls `then`, on another thread.
@@ -112,19 +131,26 @@ impl Kernel for Notify {
     }
 
     fn drop_pages(&self, ino: Ino) {
-        if let Some(notifier) = self.notifier.get() {
-            invalidate(notifier, ino, 0);
+        if let Some(direct) = self.direct.get() {
+            direct.invalidate(ino, 0);
+        }
+    }
+
+    fn attributes_changed(&self, ino: Ino) {
+        if let Some(direct) = self.direct.get() {
+            direct.invalidate(ino, -1);
         }
     }
 
     fn names_changed(&self, ino: Ino) {
-        if let Some(notifier) = self.notifier.get() {
-            invalidate(notifier, ino, -1);
+        if let Some(direct) = self.direct.get() {
+            direct.next_epoch();
+            direct.invalidate(ino, -1);
         }
     }
 
     fn drop_name(&self, dir: Ino, name: &[u8]) {
-        let Some(notifier) = self.notifier.get().cloned() else { return };
+        let Some(notifier) = self.direct.get().map(|direct| direct.notifier.clone()) else { return };
         let (sender, receiver) = channel();
         let name = OsStr::from_bytes(name).to_os_string();
         self.names.run(move || {
@@ -142,7 +168,43 @@ impl Kernel for Notify {
         }
     }
 
-    fn forget_names(&self) {}
+    fn forget_names(&self) {
+        if let Some(direct) = self.direct.get() {
+            direct.next_epoch();
+        }
+    }
+
+    fn about_to_wait(&self) {
+        // If there can be no more lanes, what waits is served when one is done.
+        let _ = uring::about_to_wait();
+    }
+}
+
+impl Direct {
+    /// Makes the kernel ask for all names anew.
+    fn next_epoch(&self) {
+        if self.epochs
+            && let Err(e) = tell(&self.device, &wire::next_epoch())
+        {
+            log::debug!("telling the kernel to ask for names anew: {e}");
+        }
+    }
+
+    /// Drops what the kernel caches of `ino`: attributes, and data if `offset` is not negative. If it does not know
+    /// the inode, an answer about it may be on its way: then the kernel is made to ask for names anew, which brings
+    /// newer attributes along.
+    fn invalidate(&self, ino: Ino, offset: i64) {
+        match tell(&self.device, &wire::invalidate(ino, offset)) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.next_epoch(),
+            Err(e) => log::debug!("telling the kernel about inode {}: {e}", ino.0),
+        }
+    }
+}
+
+/// Writes a message to the kernel.
+fn tell(device: &OwnedFd, message: &[u8]) -> io::Result<()> {
+    Ok(nix::unistd::write(device, message).map(drop)?)
 }
 
 /// Tasks that wait to be carried out.

@@ -57,6 +57,7 @@ pub struct Mounted {
     agreed: bool,
     io_uring: IoUring,
     rings: Option<Rings>,
+    decider: Arc<Decider>,
 }
 
 /// Agrees with the kernel on how `fs` is served through `connection`, which is mounted on `dir`. It
@@ -80,22 +81,16 @@ pub fn serve(
         fs.set_kernel(Box::new(notify.clone()));
     }
     let known = notify.clone();
-    let shared = fs.is_shared();
     let decider = Arc::new(Decider::new(fs, notify, config.uncached));
-    let prepared = if shared { without(config)? } else { prepare(&decider, &connection, config)? };
+    let prepared = prepare(&decider, &connection, config)?;
+    let device = connection.try_clone()?;
     let agreed = Arc::new(AtomicBool::new(false));
     let offer = prepared.is_some().then(|| agreed.clone());
-    let session = Session::from_fd(FuseFs { decider, rings: offer }, connection, acl, fuse)?;
-    known.set_notifier(session.notifier());
+    let session = Session::from_fd(FuseFs { decider: decider.clone(), rings: offer }, connection, acl, fuse)?;
+    known.set_notifier(session.notifier(), device);
     kernel::serve(tasks, session.notifier(), dir.to_path_buf(), Settings::of(&config.device))?;
     let agreed = agreed.load(Ordering::Relaxed);
-    Ok(Mounted { session, prepared, agreed, io_uring: config.io_uring, rings: None })
-}
-
-/// A mount that shares its namespace has no rings: a request that waits for another mount would hold up all that come
-/// by the same ring, and among them may be what that mount waits for.
-fn without(config: &MountConfig) -> Result<Option<Prepared>, ServeError> {
-    without_if_auto(Err(UringError::Off), config.io_uring)
+    Ok(Mounted { session, prepared, agreed, io_uring: config.io_uring, rings: None, decider })
 }
 
 /// Rings, if there can and may be any.
@@ -144,7 +139,9 @@ impl Mounted {
     /// # Errors
     /// When /dev/fuse fails; the mount is gone then.
     pub fn run(self) -> io::Result<()> {
-        self.session.run()?;
+        let ended = self.session.run();
+        self.decider.end();
+        ended?;
         if let Some(rings) = &self.rings {
             rings.join();
         }

@@ -20,7 +20,9 @@ mod answer;
 mod crew;
 mod entry;
 mod lane;
-mod wire;
+pub(super) mod wire;
+
+pub(super) use crew::about_to_wait;
 
 use super::decide::Decider;
 use crew::{Crew, Gate};

@@ -22,7 +22,11 @@ impl Kernel for Told {
 
     fn drop_pages(&self, _ino: Ino) {}
 
+    fn attributes_changed(&self, _ino: Ino) {}
+
     fn names_changed(&self, _ino: Ino) {}
+
+    fn about_to_wait(&self) {}
 
     fn drop_name(&self, _dir: Ino, _name: &[u8]) {}
 

@@ -5,9 +5,11 @@
 //! into the pool: one copy of ours.
 
 use super::crew;
-use super::wire::{Header, Op};
+use super::wire::{Header, LockFields, Op};
+use crate::fs::locks::LockWanted;
+use crate::fuse::convert;
 use crate::fuse::decide::{Answer, Decided, Decider, Known, NewName, Opened, Pass, Room, StatFs, Xattr};
-use fuser::WriteFlags;
+use fuser::{INodeNo, LockOwner, WriteFlags};
 use pool::proto::meta::{Attr, DirEntry, Ino, Kind};
 use std::sync::mpsc::channel;
 
@@ -53,19 +55,29 @@ pub fn answer(
         }
         Op::Write { handle, at, flags, data } => {
             let flags = WriteFlags::from_bits_retain(flags);
-            let written = decider.write(handle, at, data, flags)?;
+            let written = match decider.append(handle, data, flags)? {
+                None => decider.write(handle, at, data, flags)?,
+                Some(there) => {
+                    if there != at {
+                        // The kernel takes it to be elsewhere: what it has of the pages where it is is out of date.
+                        written_back(decider, ino)?;
+                    }
+                    data.len() as u32
+                }
+            };
             words(payload, &[written, 0])
         }
         Op::StatFs => statfs(payload, &decider.statfs()?),
-        // Locks are for mounts that share their files with others, and those have no rings.
-        Op::Release { handle } => nothing(decider.release(ino, handle, None)),
+        Op::Release { handle, unlock } => nothing(decider.release(ino, handle, unlock)),
         Op::FSync { handle } => nothing(decider.fsync(handle)),
         Op::SetXattr { name, value, flags } => nothing(decider.setxattr(who, ino, name, value, flags)),
         Op::GetXattr { name, size } => xattr(payload, decider.getxattr(ino, name, size)?),
         Op::ListXattr { size } => xattr(payload, decider.listxattr(who, ino, size)?),
         Op::RemoveXattr { name } => nothing(decider.removexattr(ino, name)),
-        Op::Flush => nothing(decider.flush(0, 0)),
-        Op::OpenDir => opened(payload, decider.opendir()),
+        Op::Flush { handle, owner } => nothing(decider.flush(handle, owner)),
+        Op::GetLk(lock) => test_lock(decider, ino, lock, payload),
+        Op::SetLk { lock, wait } => nothing(set_lock(decider, ino, lock, wait)),
+        Op::OpenDir => opened(payload, decider.opendir(ino)),
         Op::ReadDir { after, size, plus } => {
             let out = payload.get_mut(..size).ok_or(libc::EIO)?;
             list(decider, ino, after, plus, out)
@@ -95,6 +107,15 @@ fn twice<T>(decider: &Decider, ino: Ino, mut ask: impl FnMut(Pass) -> Decided<An
     if let Answer::Now(value) = ask(Pass::First)? {
         return Ok(value);
     }
+    written_back(decider, ino)?;
+    match ask(Pass::Second)? {
+        Answer::Now(value) => Ok(value),
+        Answer::AfterWriteBack => Err(libc::EIO),
+    }
+}
+
+/// Waits until the kernel has written back, and dropped, what it holds of `ino`.
+fn written_back(decider: &Decider, ino: Ino) -> Decided<()> {
     // What is written back comes through the rings, too.
     crew::about_to_wait().map_err(|_| libc::ENOMEM)?;
     let (done, end) = channel();
@@ -103,11 +124,37 @@ fn twice<T>(decider: &Decider, ino: Ino, mut ask: impl FnMut(Pass) -> Decided<An
         let _ = done.send(());
     });
     // No answer: the mount is on its way down.
-    end.recv().map_err(|_| libc::EIO)?;
-    match ask(Pass::Second)? {
-        Answer::Now(value) => Ok(value),
-        Answer::AfterWriteBack => Err(libc::EIO),
+    end.recv().map_err(|_| libc::EIO)
+}
+
+fn wanted(ino: Ino, lock: LockFields) -> LockWanted {
+    convert::lock(INodeNo(ino.0), LockOwner(lock.owner), lock.range, lock.kind, lock.pid)
+}
+
+/// Answers with `struct fuse_lk_out`.
+fn test_lock(decider: &Decider, ino: Ino, lock: LockFields, payload: &mut [u8]) -> Decided<usize> {
+    let (range, kind, pid) = match decider.test_lock(&wanted(ino, lock))? {
+        Some(found) => {
+            let kind = if found.exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+            ((*found.range.start(), *found.range.end()), kind, found.pid)
+        }
+        None => (lock.range, libc::F_UNLCK, 0),
+    };
+    let mut out = Out::new(payload);
+    out.u64s(&[range.0, range.1])?;
+    out.u32s(&[kind as u32, pid])?;
+    Ok(out.len)
+}
+
+fn set_lock(decider: &Decider, ino: Ino, lock: LockFields, wait: bool) -> Decided<()> {
+    if lock.kind == libc::F_UNLCK {
+        return decider.unlock(ino, lock.owner, lock.range.0..=lock.range.1);
     }
+    if wait {
+        // It may take for ever, and what is waited for may come through the same queue.
+        crew::about_to_wait().map_err(|_| libc::ENOLCK)?;
+    }
+    decider.lock(&wanted(ino, lock), wait)
 }
 
 /// Writes fields one after the other.
@@ -152,10 +199,10 @@ impl<'a> Out<'a> {
 
     /// `struct fuse_entry_out`
     fn entry(&mut self, known: &Known, block: u32) -> Decided<()> {
-        let (secs, nsecs) = (known.ttl.as_secs(), known.ttl.subsec_nanos());
+        let (name, attr) = (known.name_ttl, known.attr_ttl);
         let ino = known.attr.as_ref().map_or(0, |a| a.ino.0);
-        self.u64s(&[ino, 0, secs, secs])?;
-        self.u32s(&[nsecs, nsecs])?;
+        self.u64s(&[ino, 0, name.as_secs(), attr.as_secs()])?;
+        self.u32s(&[name.subsec_nanos(), attr.subsec_nanos()])?;
         match &known.attr {
             Some(attr) => self.attr(attr, block),
             None => self.bytes(&[0; ATTR_BYTES]),
@@ -219,8 +266,8 @@ fn entry(payload: &mut [u8], block: u32, result: Decided<Known>) -> Decided<usiz
 fn attributes(payload: &mut [u8], block: u32, result: Decided<Known>) -> Decided<usize> {
     let known = result?;
     let mut out = Out::new(payload);
-    out.u64s(&[known.ttl.as_secs()])?;
-    out.u32s(&[known.ttl.subsec_nanos(), 0])?;
+    out.u64s(&[known.attr_ttl.as_secs()])?;
+    out.u32s(&[known.attr_ttl.subsec_nanos(), 0])?;
     out.attr(known.attr.as_ref().ok_or(libc::EIO)?, block)?;
     Ok(out.len)
 }
@@ -254,16 +301,15 @@ fn statfs(payload: &mut [u8], s: &StatFs) -> Decided<usize> {
 }
 
 fn list(decider: &Decider, ino: Ino, after: u64, plus: bool, to: &mut [u8]) -> Decided<usize> {
-    let (block, ttl) = (decider.block_bytes(), decider.ttl());
+    let block = decider.block_bytes();
     let mut out = Out::new(to);
     let mut failed = Ok(());
-    decider.readdir(ino, after, plus, |e| {
+    decider.readdir(ino, after, plus, |e, known| {
         let dirent = DIRENT_BYTES + e.name.len().next_multiple_of(8);
         if out.room() < dirent + if plus { ENTRY_BYTES } else { 0 } {
             return Room::Full;
         }
-        let known = || Known { attr: e.attr, ttl };
-        failed = if plus { out.entry(&known(), block) } else { Ok(()) }.and_then(|()| out.dirent(e));
+        failed = if plus { out.entry(known, block) } else { Ok(()) }.and_then(|()| out.dirent(e));
         if failed.is_ok() { Room::Added } else { Room::Full }
     })?;
     failed.map(|()| out.len)
@@ -297,7 +343,8 @@ mod tests {
 
     #[test]
     fn answers_have_the_sizes_of_the_kernels_structures() {
-        let known = || Known { attr: Some(attr()), ttl: Duration::new(9, 1) };
+        let ttl = Duration::new(9, 1);
+        let known = || Known { attr: Some(attr()), name_ttl: ttl, attr_ttl: ttl };
         let open = || Opened { handle: 6, flags: FopenFlags::FOPEN_KEEP_CACHE };
         let mut to = vec![0xFF; 4096];
         assert_eq!(entry(&mut to, 4096, Ok(known())), Ok(128));
@@ -317,7 +364,8 @@ mod tests {
     #[test]
     fn a_name_that_does_not_exist_has_inode_zero() {
         let mut to = vec![0xFF; 200];
-        let none = Known { attr: None, ttl: Duration::from_secs(3) };
+        let ttl = Duration::from_secs(3);
+        let none = Known { attr: None, name_ttl: ttl, attr_ttl: ttl };
         assert_eq!(entry(&mut to, 4096, Ok(none)), Ok(128));
         assert!(to[..16].iter().all(|&b| b == 0));
         assert_eq!(to[16..24], 3u64.to_ne_bytes());

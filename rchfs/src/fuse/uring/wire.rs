@@ -143,6 +143,26 @@ pub fn nudge(number: u64, file: Ino) -> [u8; 48] {
     message
 }
 
+/// A message to `/dev/fuse` after which the kernel asks for each name before it believes it again:
+/// `FUSE_NOTIFY_INC_EPOCH`, which takes no lock (Linux 6.16).
+pub fn next_epoch() -> [u8; 16] {
+    let mut message = [0; 16];
+    message[..4].copy_from_slice(&16u32.to_ne_bytes());
+    message[4..8].copy_from_slice(&8i32.to_ne_bytes());
+    message
+}
+
+/// A message to `/dev/fuse` after which the kernel asks for the attributes of `ino` again, and from `offset` on, if that
+/// is not negative, for its data: `FUSE_NOTIFY_INVAL_INODE`. `ENOENT` if it does not know the inode.
+pub fn invalidate(ino: Ino, offset: i64) -> [u8; 40] {
+    let mut message = [0; 40];
+    message[..4].copy_from_slice(&40u32.to_ne_bytes());
+    message[4..8].copy_from_slice(&2i32.to_ne_bytes());
+    message[16..24].copy_from_slice(&ino.0.to_ne_bytes());
+    message[24..32].copy_from_slice(&offset.to_ne_bytes());
+    message
+}
+
 /// An operation and its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each is the request of this name, its fields those of its arguments.
@@ -204,8 +224,10 @@ pub enum Op<'a> {
         data: &'a [u8],
     },
     StatFs,
+    /// With the owner of a lock of flock(2) that goes, if there may be one.
     Release {
         handle: u64,
+        unlock: Option<u64>,
     },
     FSync {
         handle: u64,
@@ -225,7 +247,15 @@ pub enum Op<'a> {
     RemoveXattr {
         name: &'a [u8],
     },
-    Flush,
+    Flush {
+        handle: u64,
+        owner: u64,
+    },
+    GetLk(LockFields),
+    SetLk {
+        lock: LockFields,
+        wait: bool,
+    },
     OpenDir,
     ReadDir {
         after: u64,
@@ -263,6 +293,28 @@ pub enum Op<'a> {
 
 const GETATTR_FH: u32 = 1;
 const READ_LOCKOWNER: u32 = 1 << 1;
+const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
+
+/// A lock, as the kernel writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockFields {
+    /// Whose.
+    pub owner: u64,
+    /// First byte and last.
+    pub range: (u64, u64),
+    /// `F_RDLCK`, `F_WRLCK` or `F_UNLCK`.
+    pub kind: i32,
+    /// The process.
+    pub pid: u32,
+}
+
+impl LockFields {
+    /// `struct fuse_lk_in`
+    fn parse(mut f: Fields<'_>) -> Result<Self, Malformed> {
+        let (_, owner, range) = (f.u64()?, f.u64()?, (f.u64()?, f.u64()?));
+        Ok(Self { owner, range, kind: f.i32()?, pid: f.u32()? })
+    }
+}
 
 impl<'a> Op<'a> {
     /// Reads it out of the header and the payload of an entry.
@@ -304,7 +356,10 @@ impl<'a> Op<'a> {
                 Self::Write { handle, at, flags, data: rest.take(size)? }
             }
             17 => Self::StatFs,
-            18 => Self::Release { handle: f.u64()? },
+            18 => {
+                let (handle, _, flags, owner) = (f.u64()?, f.u32()?, f.u32()?, f.u64()?);
+                Self::Release { handle, unlock: (flags & RELEASE_FLOCK_UNLOCK != 0).then_some(owner) }
+            }
             20 => Self::FSync { handle: f.u64()? },
             21 => {
                 let (size, flags) = (f.u32()? as usize, f.i32()?);
@@ -313,7 +368,10 @@ impl<'a> Op<'a> {
             22 => Self::GetXattr { size: f.u32()?, name: rest.name()? },
             23 => Self::ListXattr { size: f.u32()? },
             24 => Self::RemoveXattr { name: rest.name()? },
-            25 => Self::Flush,
+            25 => {
+                let (handle, _, owner) = (f.u64()?, f.u64()?, f.u64()?);
+                Self::Flush { handle, owner }
+            }
             27 => Self::OpenDir,
             28 | 44 => {
                 let (_, after, size) = (f.u64()?, f.u64()?, f.u32()? as usize);
@@ -321,6 +379,8 @@ impl<'a> Op<'a> {
             }
             29 => Self::ReleaseDir,
             30 => Self::FSyncDir,
+            31 => Self::GetLk(LockFields::parse(f)?),
+            32 | 33 => Self::SetLk { lock: LockFields::parse(f)?, wait: opcode == 33 },
             34 => Self::Access,
             35 => {
                 let (flags, mode, umask) = (f.i32()?, f.u32()?, f.u32()?);
@@ -348,6 +408,7 @@ impl<'a> Op<'a> {
                 | Self::FSync { .. }
                 | Self::FSyncDir
                 | Self::Release { .. }
+                | Self::Flush { .. }
                 | Self::ReleaseDir
         )
     }
@@ -464,6 +525,22 @@ mod tests {
             ..SetAttr::default()
         };
         assert_eq!(Op::parse(4, &header(&op), b""), Ok(Op::SetAttr { set }));
+    }
+
+    #[test]
+    fn locks_and_who_closes_are_read_as_the_kernel_writes_them() {
+        let mut op = words(&[5, 77, 10, 20]);
+        for word in [libc::F_WRLCK as u32, 4242, 0, 0] {
+            op.extend(word.to_ne_bytes());
+        }
+        let lock = LockFields { owner: 77, range: (10, 20), kind: libc::F_WRLCK, pid: 4242 };
+        assert_eq!(Op::parse(31, &header(&op), b""), Ok(Op::GetLk(lock)));
+        assert_eq!(Op::parse(33, &header(&op), b""), Ok(Op::SetLk { lock, wait: true }));
+        assert_eq!(Op::parse(25, &header(&words(&[5, 0, 9])), b""), Ok(Op::Flush { handle: 5, owner: 9 }));
+        for (flags, unlock) in [(0u64, None), (2, Some(9))] {
+            let op = header(&words(&[5, flags << 32, 9]));
+            assert_eq!(Op::parse(18, &op, b""), Ok(Op::Release { handle: 5, unlock }));
+        }
     }
 
     #[test]
