@@ -105,12 +105,17 @@ impl Leases {
 
     /// `session` gives up `ino`, unless it was granted after `seq`; whether it does.
     pub(crate) fn give_up(&mut self, ino: Ino, session: u64, seq: Seq) -> bool {
-        let mut holds = self.0.get(&ino).into_iter().flatten();
-        if holds.any(|hold| hold.session == session && hold.seq > seq) {
+        if self.granted_after(ino, session, seq) {
             return false;
         }
         self.reduce(ino, session, None);
         true
+    }
+
+    /// Whether `session` was granted `ino` after `seq`.
+    pub(crate) fn granted_after(&self, ino: Ino, session: u64, seq: Seq) -> bool {
+        let mut holds = self.0.get(&ino).into_iter().flatten();
+        holds.any(|hold| hold.session == session && hold.seq > seq)
     }
 
     /// Nobody holds `ino`: it is no more.

@@ -304,7 +304,8 @@ impl Core {
             Revoked::Writing if done.shared => m.leases.reduce(ino, session, Some(Mode::Shared)),
             Revoked::Writing => m.leases.reduce(ino, session, left),
             Revoked::Entry(_) => {}
-            Revoked::Unlinked if done.used => {}
+            // What was granted since says that it was opened again meanwhile. It is released in the end.
+            Revoked::Unlinked if done.used || m.leases.granted_after(ino, session, done.seq) => {}
             Revoked::Unlinked => {
                 let free = m.unused(session, [ino]);
                 self.forget(free, fx);
