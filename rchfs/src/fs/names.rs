@@ -8,8 +8,8 @@ use super::file::{Access, File, Handle, Held, State};
 use super::known::Name;
 use super::space::Origin;
 use pool::proto::meta::{
-    Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode,
-    SetAttr, XattrMode,
+    Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaError, MetaReply, MetaRequest, NAME_MAX, NewNode,
+    RenameMode, SetAttr, XattrMode,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,6 +47,10 @@ impl Fs {
     /// What is known of the name under a lease, if anything is.
     fn lookup_known(&self, parent: Ino, name: &[u8]) -> Option<Result<Attr>> {
         let shared = self.shared.as_ref().filter(|shared| shared.session.is_valid())?;
+        if name.len() > NAME_MAX {
+            // Not to be had anywhere: which error that is the master knows.
+            return None;
+        }
         match shared.known.name(parent, name) {
             Name::Is(ino) => shared.known.attr(ino).map(Ok),
             Name::Free => Some(Err(MetaError::NotFound.into())),
