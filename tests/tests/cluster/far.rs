@@ -144,7 +144,7 @@ fn what_makes_no_sense_or_has_no_ticket_is_refused_and_harms_nothing() {
         pool.write(at, &[7; 4096]).unwrap();
         let ask = asker(cluster);
         let (ticket, _) = enter(&ask, 0);
-        let last = GAddr::from_raw(u64::MAX & !7, PageSize::MIN);
+        let last = GAddr::from_raw(u64::MAX - 7, PageSize::MIN);
         let beyond =
             GAddr::new(PageId::new(PageSize::MIN.id_limit() - 1).unwrap(), 4088, PageSize::MIN).unwrap();
         let mut senseless = vec![
