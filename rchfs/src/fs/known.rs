@@ -187,10 +187,12 @@ impl Known {
         }
     }
 
-    /// Notes the map of a file that came with its attributes, and perhaps an exclusive lease.
+    /// Notes the map of a file that came with its attributes, and perhaps an exclusive lease; unless that has become a
+    /// shared one since the attributes were noted.
     pub fn note_extents(&self, at: At, ino: Ino, extents: Vec<Extent>, exclusive: bool) {
         let mut shard = self.shard(ino).lock();
-        if let Some(inode) = shard.inodes.get_mut(&ino)
+        if shard.takes(at)
+            && let Some(inode) = shard.inodes.get_mut(&ino)
             && inode.attr.is_some_and(|(seq, _)| seq == at.seq)
         {
             inode.extents = Some((extents, exclusive));
@@ -321,6 +323,18 @@ mod tests {
         known.note(at(7), attr(5, 70));
         assert_eq!(known.forget(Ino(5)), 7);
         assert!(!known.note(at(6), attr(5, 60)));
+    }
+
+    #[test]
+    fn an_exclusive_lease_that_became_a_shared_one_before_its_map_was_noted_is_not_taken_for_exclusive() {
+        let known = Known::new(1);
+        known.note(at(7), attr(5, 0));
+        known.share(8, Ino(5));
+        known.note_extents(at(7), Ino(5), Vec::new(), true);
+        assert!(known.take_extents(Ino(5), true).is_none());
+        known.note(at(9), attr(6, 0));
+        known.note_extents(at(9), Ino(6), Vec::new(), true);
+        assert!(known.take_extents(Ino(6), true).is_some());
     }
 
     #[test]
