@@ -203,11 +203,8 @@ impl Fs {
         Ok(self.new_handle(file, access))
     }
 
-    /// Opens a regular file, emptying it first if `truncate`.
-    pub fn open(&self, ino: Ino, caller: Caller, access: Access, truncate: bool) -> Result<u64> {
-        if truncate {
-            self.setattr(ino, caller, SetAttr { size: Some(0), ..SetAttr::default() })?;
-        }
+    /// Opens a regular file.
+    pub fn open(&self, ino: Ino, access: Access) -> Result<u64> {
         let file = self.inodes.open(ino);
         self.opened(file.clone(), access).inspect_err(|_| self.close_file(&file))
     }

@@ -302,10 +302,9 @@ impl Decider {
     }
 
     /// OPEN, with the flags of open(2).
-    pub fn open(&self, who: Who, ino: Ino, flags: i32) -> Decided<Opened> {
+    pub fn open(&self, ino: Ino, flags: i32) -> Decided<Opened> {
         let access = convert::access(flags, self.uncached);
-        let truncate = flags & libc::O_TRUNC != 0 && access.write;
-        let handle = self.fs.open(ino, who.caller(), access, truncate).map_err(code)?;
+        let handle = self.fs.open(ino, access).map_err(code)?;
         self.fs.settle_doubt(ino);
         Ok(Opened { handle, flags: self.open_flags(flags) })
     }

@@ -130,7 +130,7 @@ proptest! {
         for (to, models) in &snapshots {
             for (f, model) in models.iter().enumerate() {
                 let attr = rig.fs.lookup(*to, name(f).as_bytes()).unwrap();
-                let handle = rig.fs.open(attr.ino, ROOT, RW, false).unwrap();
+                let handle = rig.fs.open(attr.ino, RW).unwrap();
                 prop_assert_eq!(&rig.read_all(handle), model);
                 rig.fs.release(handle).unwrap();
                 rig.fs.unlink(*to, name(f).as_bytes()).unwrap();

@@ -153,6 +153,29 @@ fn o_sync_and_o_dsync_writes_are_readable_elsewhere_at_once() {
 }
 
 #[test]
+fn o_trunc_empties_a_file_however_it_is_opened_but_not_the_one_that_a_program_runs_from() {
+    on_fs("size=16M", |fs| {
+        for flags in [OFlags::WRONLY, OFlags::RDWR, OFlags::RDONLY] {
+            fs.file("a", b"text");
+            try_open(&fs.path("a"), flags | OFlags::TRUNC).unwrap();
+            assert_eq!(fs::read(fs.path("a")).unwrap(), b"", "{flags:?}");
+        }
+        let program = fs.path("program");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let len = fs::metadata(&program).unwrap().len();
+        let mut running = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        for flags in [OFlags::WRONLY, OFlags::RDWR, OFlags::RDONLY] {
+            assert_errno(try_open(&program, flags | OFlags::TRUNC), Errno::TXTBSY);
+        }
+        assert_eq!(fs::metadata(&program).unwrap().len(), len);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(running.try_wait().unwrap(), None, "it goes on");
+        running.kill().unwrap();
+        running.wait().unwrap();
+    });
+}
+
+#[test]
 fn o_noatime_is_for_the_owner() {
     on_fs_as_root("size=16M", |fs| {
         let path = fs.path("a");

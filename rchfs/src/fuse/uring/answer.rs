@@ -48,7 +48,7 @@ pub fn answer(
             nothing(decider.rename((ino, name), (new_parent, new_name), flags))
         }
         Op::Link { ino: old, name } => entry(payload, block, decider.link(old, ino, name)),
-        Op::Open { flags } => opened(payload, decider.open(who, ino, flags)),
+        Op::Open { flags } => opened(payload, decider.open(ino, flags)),
         Op::Read { handle, at, size, by_program } => {
             let out = payload.get_mut(..size).ok_or(libc::EIO)?;
             twice(decider, ino, |pass| decider.read(handle, at, out, by_program, pass))
