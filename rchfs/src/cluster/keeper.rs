@@ -53,10 +53,11 @@ impl Keeper {
 
     /// Ends the session, in good order.
     pub fn end(self) {
+        let warn = |why| log::warn!("the master will know only after a while that this mount is over: {why}");
+        // While revocations are still given up: what is told last may have to wait for one of this very mount.
+        let left = self.shared.fs.leave(None).map_err(warn).ok();
         *self.shared.over.lock() = true;
         self.shared.woken.notify_all();
-        let warn = |why| log::warn!("the master will know only after a while that this mount is over: {why}");
-        let left = self.shared.fs.leave(None).map_err(warn).ok();
         for thread in self.threads {
             if thread.join().is_err() {
                 log::error!("a thread that kept the session has panicked");

@@ -88,8 +88,11 @@ impl Fs {
             let Some(attr) = shared.known.attr(ino).filter(|attr| is_stale(attr, time.sec)) else { continue };
             let set =
                 SetAttr { atime: Some(SetTime::At(time)), ctime: Some(attr.ctime), ..SetAttr::default() };
-            if let Err(why) = self.meta_attr(MetaRequest::SetAttr { ino, caller: SYSTEM, set }) {
-                log::debug!("inode {}: its access time stays: {why}", ino.0);
+            match self.meta_attr(MetaRequest::SetAttr { ino, caller: SYSTEM, set }) {
+                Ok(_) => {}
+                Err(why @ FsError::Meta(_)) => log::debug!("inode {}: its access time stays: {why}", ino.0),
+                // They are not worth waiting for the master one by one.
+                Err(why) => return log::debug!("access times stay: {why}"),
             }
         }
     }
