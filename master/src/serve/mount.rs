@@ -168,11 +168,13 @@ impl Core {
             let core = Arc::clone(self);
             self.workers.run(move || core.reclaimer.free(fx.freed));
         }
-        for parked in fx.long {
-            let core = Arc::clone(self);
-            // It is looked at anew, as a request that comes only now.
-            self.workers.run(move || core.enter(|core, m, fx| core.try_parked(m, parked, fx)));
-        }
+        fx.long.into_iter().for_each(|parked| self.try_later(parked));
+    }
+
+    /// Has a request looked at anew by a thread, as one that comes only now.
+    fn try_later(self: &Arc<Self>, parked: Parked) {
+        let core = Arc::clone(self);
+        self.workers.run(move || core.enter(|core, m, fx| core.try_parked(m, parked, fx)));
     }
 
     /// Goes on with what waits no longer.
