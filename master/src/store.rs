@@ -25,6 +25,11 @@ pub trait Store: Send + Sync {
     /// Nothing has changed then.
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
 
+    /// Whether a commit now may wait for the disk, as far as can be said at once.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     /// Everything committed before survives loss of power once this returns.
     ///
     /// # Errors

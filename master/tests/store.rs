@@ -10,6 +10,8 @@ mod full;
 mod opening;
 #[path = "store/threads.rs"]
 mod threads;
+#[path = "store/waits.rs"]
+mod waits;
 
 use fixture::*;
 use master::Master;

@@ -36,10 +36,11 @@ impl Pool {
     /// The master or the daemon of the rack cannot be reached, or the rack's memory cannot be mapped or is
     /// not the one that the daemon serves; with what to do about it.
     pub fn connect(master: &str, rack: RackId) -> Result<Self, PoolError> {
-        let pool = Self::join(to_master(master)?, rack, |region| {
+        let tcp = tcp(master)?;
+        let pool = Self::join(tcp.clone(), rack, |region| {
             Ok(Arc::new(RingTransport::new(region, rack, DEADLINE)?))
         })?;
-        pool.read_directly();
+        pool.read_directly(tcp);
         Ok(pool)
     }
 

@@ -1,5 +1,8 @@
 //! The TCP transport between real sockets: what comes through, what fails and how, what strangers cannot do.
 
+#[path = "tcp/lines.rs"]
+mod lines;
+
 use parking_lot::Mutex;
 use pool::addr::{PageId, PageRun, RackId};
 use pool::proto::page::{PageError, PageKind, PageReply, PageRequest};
@@ -11,6 +14,7 @@ use pool::transport::{Answer, Handler, Tcp, TcpConfig, Transport, TransportError
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -23,6 +27,8 @@ const LONG: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Echo {
     kept: Mutex<Vec<Answer>>,
+    /// Connections there have been.
+    connections: AtomicUsize,
 }
 
 impl Handler for Echo {
@@ -45,6 +51,11 @@ impl Handler for Echo {
             Request::Page(PageRequest::Stat) => self.kept.lock().push(answer),
             other => answer(self.handle(other)),
         }
+    }
+
+    fn for_connection(self: Arc<Self>) -> Option<Arc<dyn Handler>> {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        None
     }
 }
 

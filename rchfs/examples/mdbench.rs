@@ -1,9 +1,11 @@
-//! `mdbench DIR [THREADS] [FILES]`: metadata operations a second, each thread in a directory of its own.
-//! Prints a line per operation: name, threads, operations a second, microseconds of one operation.
+//! `mdbench DIR [THREADS] [FILES] [COUNTER]`: metadata operations a second, each thread in a directory of its own.
+//! Prints a line per operation: name, threads, operations a second, microseconds of one operation. With COUNTER, which is an
+//! extended attribute of DIR that is a number, also by how much it grows an operation.
 //!
 //! `mdbench fill DIR FILES BYTES`: makes FILES files of BYTES bytes each in DIR, to see what they take.
 //!
-//! `mdbench read DIR FILES`: opens, reads and closes each of those once, and prints microseconds of one.
+//! `mdbench read DIR FILES [THREADS] [COUNTER]`: opens, reads and closes each of those once, and prints microseconds of one;
+//! and by how much COUNTER grows for one.
 //!
 //! Knows nothing of rchfs: it measures whatever file system DIR is on.
 
@@ -50,8 +52,22 @@ const OPS: [(Op, &str); 11] = [
 /// Listings of a directory that count as one measurement: one is over too quickly.
 const LISTINGS: usize = 5;
 
-/// Beginning, end and number of operations of one thread's share.
-type Share = (Instant, Instant, usize);
+/// One thread's share of an operation.
+struct Share {
+    start: Instant,
+    end: Instant,
+    count: usize,
+    /// By how much the counter grew, of all threads together; 0 without one.
+    counted: f64,
+}
+
+/// What is done, and where.
+struct Run<'a> {
+    base: &'a Path,
+    files: usize,
+    counter: Option<&'a str>,
+    barrier: Barrier,
+}
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -68,15 +84,30 @@ fn main() -> ExitCode {
 fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
     match *words {
         ["fill", dir, files, bytes] => Ok(fill(Path::new(dir), files.parse()?, bytes.parse()?)?),
-        ["read", dir, files] => Ok(read(Path::new(dir), files.parse()?)?),
-        [dir] => bench(Path::new(dir), 1, 10_000),
-        [dir, threads] => bench(Path::new(dir), threads.parse()?, 10_000),
-        [dir, threads, files] => bench(Path::new(dir), threads.parse()?, files.parse()?),
-        _ => Err(
-            "usage: mdbench DIR [THREADS] [FILES] | mdbench fill DIR FILES BYTES | mdbench read DIR FILES"
-                .into(),
-        ),
+        ["read", dir, files] => read(Path::new(dir), files.parse()?, 1, None),
+        ["read", dir, files, threads] => read(Path::new(dir), files.parse()?, threads.parse()?, None),
+        ["read", dir, files, threads, counter] => {
+            read(Path::new(dir), files.parse()?, threads.parse()?, Some(counter))
+        }
+        [dir] => bench(Path::new(dir), 1, 10_000, None),
+        [dir, threads] => bench(Path::new(dir), threads.parse()?, 10_000, None),
+        [dir, threads, files] => bench(Path::new(dir), threads.parse()?, files.parse()?, None),
+        [dir, threads, files, counter] => {
+            bench(Path::new(dir), threads.parse()?, files.parse()?, Some(counter))
+        }
+        _ => Err("usage: mdbench DIR [THREADS] [FILES] [COUNTER] | mdbench fill DIR FILES BYTES | \
+                  mdbench read DIR FILES [THREADS] [COUNTER]"
+            .into()),
     }
+}
+
+/// What the extended attribute `counter` of `dir` says; 0 without one.
+fn count(dir: &Path, counter: Option<&str>) -> io::Result<f64> {
+    let Some(counter) = counter else { return Ok(0.0) };
+    let mut digits = [0; 32];
+    let len = rustix::fs::getxattr(dir, counter, &mut digits)?;
+    let number = std::str::from_utf8(&digits[..len]).ok().and_then(|digits| digits.parse().ok());
+    number.ok_or_else(|| io::Error::other(format!("{counter} of {} is not a number", dir.display())))
 }
 
 fn fill(dir: &Path, files: usize, bytes: usize) -> io::Result<()> {
@@ -85,61 +116,85 @@ fn fill(dir: &Path, files: usize, bytes: usize) -> io::Result<()> {
     (0..files).try_for_each(|i| fs::write(dir.join(format!("f{i}")), &data))
 }
 
-fn read(dir: &Path, files: usize) -> io::Result<()> {
-    let (start, mut data) = (Instant::now(), Vec::new());
-    for i in 0..files {
-        data.clear();
-        File::open(dir.join(format!("f{i}")))?.read_to_end(&mut data)?;
-    }
-    println!("{:.3}", start.elapsed().as_secs_f64() * 1e6 / files as f64);
+fn read(dir: &Path, files: usize, threads: usize, counter: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let share = |first: usize| -> io::Result<()> {
+        let mut data = Vec::new();
+        for i in (first..files).step_by(threads) {
+            data.clear();
+            File::open(dir.join(format!("f{i}")))?.read_to_end(&mut data)?;
+        }
+        Ok(())
+    };
+    let (before, start) = (count(dir, counter)?, Instant::now());
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..threads).map(|first| scope.spawn(move || share(first))).collect();
+        readers.into_iter().try_for_each(joined)
+    })?;
+    let time = start.elapsed();
+    print!("{:.3}", time.as_secs_f64() * 1e6 * threads as f64 / files as f64);
+    println!("{}", grown(counter, count(dir, counter)? - before, files as f64));
     Ok(())
 }
 
-fn bench(base: &Path, threads: usize, files: usize) -> Result<(), Box<dyn Error>> {
-    let barrier = Barrier::new(threads);
-    let shares: Vec<io::Result<Vec<Share>>> = std::thread::scope(|scope| {
-        let start = |t| {
-            let (dir, barrier) = (base.join(format!("mdbench.{t}")), &barrier);
-            scope.spawn(move || worker(&dir, files / threads, barrier))
-        };
-        let workers: Vec<_> = (0..threads).map(start).collect();
-        workers.into_iter().map(|w| w.join().unwrap_or_else(|_| Err(io::Error::other("panicked")))).collect()
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, io::Result<T>>) -> io::Result<T> {
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
+}
+
+/// By how much a counter grew an operation, if there is one.
+fn grown(counter: Option<&str>, by: f64, operations: f64) -> String {
+    counter.map_or_else(String::new, |_| format!(" {:.3}", by / operations))
+}
+
+fn bench(base: &Path, threads: usize, files: usize, counter: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let run = Run { base, files: files / threads, counter, barrier: Barrier::new(threads) };
+    let shares: io::Result<Vec<Vec<Share>>> = std::thread::scope(|scope| {
+        let run = &run;
+        let workers: Vec<_> = (0..threads).map(|t| scope.spawn(move || run.worker(t))).collect();
+        workers.into_iter().map(joined).collect()
     });
-    let shares = shares.into_iter().collect::<io::Result<Vec<_>>>()?;
+    let shares = shares?;
     for (i, (_, name)) in OPS.iter().enumerate() {
         let of_op = || shares.iter().map(|s| &s[i]);
-        let (Some(start), Some(end)) = (of_op().map(|s| s.0).min(), of_op().map(|s| s.1).max()) else {
+        let (Some(start), Some(end)) = (of_op().map(|s| s.start).min(), of_op().map(|s| s.end).max()) else {
             break;
         };
-        let (count, time) = (of_op().map(|s| s.2).sum::<usize>() as f64, (end - start).as_secs_f64());
-        println!("{name} {threads} {:.0} {:.3}", count / time, time * 1e6 * threads as f64 / count);
+        let (count, time) = (of_op().map(|s| s.count).sum::<usize>() as f64, (end - start).as_secs_f64());
+        let counted = grown(counter, of_op().map(|s| s.counted).fold(0.0, f64::max), count);
+        println!("{name} {threads} {:.0} {:.3}{counted}", count / time, time * 1e6 * threads as f64 / count);
     }
     Ok(())
 }
 
-/// A thread that fails keeps going through the barriers, or the others would wait for ever.
-fn worker(dir: &Path, files: usize, barrier: &Barrier) -> io::Result<Vec<Share>> {
-    let mut result = fs::create_dir_all(dir).map(|()| Vec::new());
-    for (op, name) in OPS {
-        barrier.wait();
-        let start = Instant::now();
-        let done = match &result {
-            Ok(_) => share(op, dir, files),
-            Err(_) => Ok(0),
-        };
-        let end = Instant::now().max(start + Duration::from_nanos(1));
-        barrier.wait();
-        match done {
-            Ok(count) => {
-                result = result.map(|mut r| {
-                    r.push((start, end, count));
-                    r
-                })
+impl Run<'_> {
+    /// A thread that fails keeps going through the barriers, or the others would wait for ever.
+    fn worker(&self, thread: usize) -> io::Result<Vec<Share>> {
+        let dir = &self.base.join(format!("mdbench.{thread}"));
+        let mut result = fs::create_dir_all(dir).map(|()| Vec::new());
+        for (op, name) in OPS {
+            self.barrier.wait();
+            let before = count(self.base, self.counter);
+            self.barrier.wait();
+            let start = Instant::now();
+            let done = match &result {
+                Ok(_) => share(op, dir, self.files),
+                Err(_) => Ok(0),
+            };
+            let end = Instant::now().max(start + Duration::from_nanos(1));
+            self.barrier.wait();
+            let after = count(self.base, self.counter);
+            let done = done.and_then(|count| Ok(Share { start, end, count, counted: after? - before? }));
+            match done {
+                Ok(share) => {
+                    result = result.map(|mut r| {
+                        r.push(share);
+                        r
+                    })
+                }
+                Err(e) => result = Err(io::Error::new(e.kind(), format!("{name} in {}: {e}", dir.display()))),
             }
-            Err(e) => result = Err(io::Error::new(e.kind(), format!("{name} in {}: {e}", dir.display()))),
         }
+        fs::remove_dir(dir).and(result)
     }
-    fs::remove_dir(dir).and(result)
 }
 
 /// One thread's share of an operation; how many operations it was.

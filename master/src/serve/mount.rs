@@ -15,6 +15,7 @@ use crate::locks::{self, Owner};
 use crate::mounts::leases::{Mode, Need};
 use crate::mounts::{LockWait, Mounts, Parked, needs};
 use crate::namespace::ops;
+use parking_lot::MutexGuard;
 use pool::addr::PageRun;
 use pool::proto::Reply;
 use pool::proto::meta::{Attr, Ino, Kind, MetaReply, MetaRequest};
@@ -41,6 +42,8 @@ type Outcome = Result<MountReply, MountError>;
 struct Effects {
     answers: Vec<(Answer, Outcome)>,
     freed: Vec<PageRun>,
+    /// What waits no longer, but takes long.
+    long: Vec<Parked>,
 }
 
 /// What an attempt at an operation comes to.
@@ -50,47 +53,50 @@ enum Attempt {
 }
 
 impl Core {
-    /// Serves a request of a mount, now or when others have given up what is in its way.
+    /// Serves a request of a mount, now or when others have given up what is in its way. Waits for no lock and no disk: what
+    /// would have to is handed to a thread.
     pub(super) fn serve_mount(self: &Arc<Self>, request: MountRequest, answer: Answer) {
         let Some(mounts) = &self.mounts else { return answer(Reply::Unsupported) };
-        if let MountRequest::Do { session, request } = request {
-            return match request {
-                MetaRequest::Sync => {
-                    let core = Arc::clone(self);
-                    self.workers.run(move || core.serve_plainly(session, MetaRequest::Sync, answer));
-                }
-                MetaRequest::StatFs
-                | MetaRequest::ReadLink { .. }
-                | MetaRequest::ReadDir { plus: false, .. } => {
-                    self.serve_plainly(session, request, answer);
-                }
-                MetaRequest::ReadDir { ino, .. } => self.enter(|core, m, fx| {
-                    let listed = core.list(m, session, ino, request);
-                    fx.answers.push((answer, listed));
-                }),
-                // It takes a while.
-                request @ MetaRequest::CloneTree { .. } => {
-                    let core = Arc::clone(self);
-                    self.workers.run(move || {
-                        core.enter(|core, m, fx| {
-                            core.operate(m, session, MountRequest::Do { session, request }, answer, fx);
-                        });
-                    });
-                }
-                request => self.enter(|core, m, fx| {
-                    core.operate(m, session, MountRequest::Do { session, request }, answer, fx);
-                }),
-            };
+        if !takes_long(&request)
+            && let Some(m) = mounts.try_lock()
+            && !self.store.is_behind()
+        {
+            return self.serve_locked(m, request, answer);
         }
-        self.enter(|core, m, fx| match request {
+        let core = Arc::clone(self);
+        self.workers.run(move || {
+            if let Some(mounts) = &core.mounts {
+                core.serve_locked(mounts.lock(), request, answer);
+            }
+        });
+    }
+
+    fn serve_locked(self: &Arc<Self>, m: MutexGuard<'_, Mounts>, request: MountRequest, answer: Answer) {
+        match request {
+            MountRequest::Do { session, request } if needs_no_lease(&request) => {
+                let there = m.sessions.is_alive(session);
+                drop(m);
+                answer(Reply::Mount(if there {
+                    let result = self.serve(request);
+                    Ok(MountReply::Answer(Answered { seq: 0, result, granted: Vec::new(), extents: None }))
+                } else {
+                    Err(MountError::Expired)
+                }));
+            }
+            request => self.with(m, |core, m, fx| core.serve_in(m, request, answer, fx)),
+        }
+    }
+
+    fn serve_in(&self, m: &mut Mounts, request: MountRequest, answer: Answer, fx: &mut Effects) {
+        match request {
             MountRequest::Open { by } => {
                 let session = m.number();
                 log::info!("mounted by {by}");
-                m.sessions.open(session, by, core.clock.elapsed());
+                m.sessions.open(session, by, self.clock.elapsed());
                 fx.answers.push((answer, Ok(MountReply::Opened { session })));
             }
             MountRequest::Poll { session } => {
-                let old = match m.sessions.poll(session, answer, core.clock.elapsed()) {
+                let old = match m.sessions.poll(session, answer, self.clock.elapsed()) {
                     Ok(old) => old.map(|old| (old, Ok(MountReply::Revoked(Vec::new())))),
                     Err(answer) => Some((answer, Err(MountError::Expired))),
                 };
@@ -98,14 +104,14 @@ impl Core {
             }
             MountRequest::Acknowledge { session, done } => {
                 for acknowledged in done {
-                    core.acknowledge(m, session, acknowledged, fx);
+                    self.acknowledge(m, session, acknowledged, fx);
                 }
                 fx.answers.push((answer, Ok(MountReply::Done)));
             }
             MountRequest::Close { session } => {
                 let poll = m.sessions.close(session);
                 fx.answers.extend(poll.map(|poll| (poll, Err(MountError::Expired))));
-                core.gone(m, session, fx);
+                self.gone(m, session, fx);
                 fx.answers.push((answer, Ok(MountReply::Done)));
             }
             MountRequest::Release { session, inos } => {
@@ -116,10 +122,10 @@ impl Core {
                     }
                 }
                 let free = m.unused(session, unused);
-                core.forget(free, fx);
+                self.forget(free, fx);
                 fx.answers.push((answer, Ok(MountReply::Done)));
             }
-            MountRequest::Lock { session, lock, how } => core.lock(m, session, lock, how, answer, fx),
+            MountRequest::Lock { session, lock, how } => self.lock(m, session, lock, how, answer, fx),
             MountRequest::Unlock { session, ino, family, owner, range, all } => {
                 let owner = Owner { session, id: owner };
                 if all {
@@ -129,29 +135,29 @@ impl Core {
                 }
                 fx.answers.push((answer, Ok(MountReply::Done)));
             }
-            request @ (MountRequest::Take { session, .. } | MountRequest::Do { session, .. }) => {
-                core.operate(m, session, request, answer, fx);
+            MountRequest::Do { session, request: request @ MetaRequest::ReadDir { ino, .. } } => {
+                let listed = self.list(m, session, ino, request);
+                fx.answers.push((answer, listed));
             }
-        });
-        let _ = mounts;
-    }
-
-    /// Serves what needs no lease.
-    fn serve_plainly(&self, session: u64, request: MetaRequest, answer: Answer) {
-        let there = self.mounts.as_ref().is_some_and(|mounts| mounts.lock().sessions.is_alive(session));
-        answer(Reply::Mount(if there {
-            let result = self.serve(request);
-            Ok(MountReply::Answer(Answered { seq: 0, result, granted: Vec::new(), extents: None }))
-        } else {
-            Err(MountError::Expired)
-        }));
+            request @ (MountRequest::Take { session, .. } | MountRequest::Do { session, .. }) => {
+                self.operate(m, session, request, answer, fx);
+            }
+        }
     }
 
     /// Does something to the mounts, then what has become possible, and what follows outside of the lock.
     fn enter(self: &Arc<Self>, act: impl FnOnce(&Self, &mut Mounts, &mut Effects)) {
-        let Some(mounts) = &self.mounts else { return };
+        if let Some(mounts) = &self.mounts {
+            self.with(mounts.lock(), act);
+        }
+    }
+
+    fn with(
+        self: &Arc<Self>,
+        mut m: MutexGuard<'_, Mounts>,
+        act: impl FnOnce(&Self, &mut Mounts, &mut Effects),
+    ) {
         let mut fx = Effects::default();
-        let mut m = mounts.lock();
         act(self, &mut m, &mut fx);
         self.go_on(&mut m, &mut fx);
         drop(m);
@@ -162,13 +168,23 @@ impl Core {
             let core = Arc::clone(self);
             self.workers.run(move || core.reclaimer.free(fx.freed));
         }
+        fx.long.into_iter().for_each(|parked| self.try_later(parked));
+    }
+
+    /// Has a request looked at anew by a thread, as one that comes only now.
+    fn try_later(self: &Arc<Self>, parked: Parked) {
+        let core = Arc::clone(self);
+        self.workers.run(move || core.enter(|core, m, fx| core.try_parked(m, parked, fx)));
     }
 
     /// Goes on with what waits no longer.
     fn go_on(&self, m: &mut Mounts, fx: &mut Effects) {
         while let Some(at) = m.parked.iter().position(|parked| parked.waits.is_empty()) {
             let parked = m.parked.remove(at);
-            self.try_parked(m, parked, fx);
+            match takes_long(&parked.request) {
+                true => fx.long.push(parked),
+                false => self.try_parked(m, parked, fx),
+            }
         }
         for ticket in m.locks.granted() {
             let wait = m.lock_waits.remove(&ticket);
@@ -447,6 +463,21 @@ pub(super) fn keep_time(core: &Weak<Core>) {
         drop(core);
         std::thread::sleep(TICK);
     }
+}
+
+/// Whether a request waits for the disk, or for much to be done.
+fn takes_long(request: &MountRequest) -> bool {
+    matches!(request, MountRequest::Do { request: MetaRequest::Sync | MetaRequest::CloneTree { .. }, .. })
+}
+
+fn needs_no_lease(request: &MetaRequest) -> bool {
+    matches!(
+        request,
+        MetaRequest::Sync
+            | MetaRequest::StatFs
+            | MetaRequest::ReadLink { .. }
+            | MetaRequest::ReadDir { plus: false, .. }
+    )
 }
 
 fn is_change(request: &MetaRequest) -> bool {

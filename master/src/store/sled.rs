@@ -240,6 +240,13 @@ impl Store for SledStore {
         Ok(())
     }
 
+    fn is_behind(&self) -> bool {
+        self.running.get().is_some_and(|running| {
+            let state = running.shared.state.try_lock();
+            state.is_none_or(|state| running.shared.pause(&state) > Duration::ZERO)
+        })
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         let shared = &self.running()?.shared;
         let (file, path) = {

@@ -3,7 +3,7 @@
 //! By way of the own rack's daemon a read of a page of another rack wakes up to four threads, one after the other: the
 //! daemon's for the rings, the other daemon's, the own daemon's for its connection, and who asked. To wake one costs more than
 //! everything else that a short read does: 5 us on a busy processor, 40 us and more on an idle one. Here the reader
-//! writes to a connection of its own and sleeps in the kernel until the answer is there: two wake-ups, as with any other server. (To look for the
+//! asks by a line of its own ([`Tcp`]) and sleeps in the kernel until the answer is there: two wake-ups. (To look for the
 //! answer for a while before sleeping was tried: on two busy processors the mean was no better and the 99th percentile twice as long.)
 //!
 //! The daemon of the own rack is asked first, page by page, and allows it only where nothing is lost by its not seeing
@@ -24,11 +24,9 @@ use crate::addr::{GAddr, PageId, RackId};
 use crate::proto::page::{Home, PageReply, PageRequest};
 use crate::proto::peer::{PeerReply, PeerRequest};
 use crate::proto::{NodeId, Reply, Request};
-use crate::transport::tcp::frame::{self, HEADER, Hello, Kind, WELCOME};
+use crate::transport::Tcp;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,16 +38,15 @@ const VALID: Duration = Duration::from_secs(5);
 const REFUSED: Duration = Duration::from_secs(1);
 /// How long a daemon that did not answer is left alone.
 const ALONE: Duration = Duration::from_secs(2);
-/// How long connecting, sending and waiting for an answer may take.
+/// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Pages whose homes are remembered.
 const PAGES: usize = 1 << 18;
 
 /// What this process knows about asking other racks' daemons.
 pub(super) struct Direct {
-    cluster: u128,
-    /// A child that was forked has no part in the connections.
-    process: u32,
+    /// Reaches them, once it has been told where they are.
+    tcp: Arc<Tcp>,
     homes: RwLock<HashMap<PageId, (Arc<Way>, Instant)>>,
     ways: Mutex<HashMap<RackId, Arc<Way>>>,
     refused: Mutex<Option<Instant>>,
@@ -59,34 +56,26 @@ pub(super) struct Direct {
 struct Way {
     to: NodeId,
     addr: String,
-    /// Connections that no thread uses at the moment.
-    idle: Mutex<Vec<Conn>>,
     alone: Mutex<Option<Instant>>,
 }
 
-struct Conn {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    number: u64,
-}
-
 impl Direct {
-    pub fn new(cluster: u128) -> Self {
+    /// By `tcp`, which knows the cluster.
+    pub fn new(tcp: Arc<Tcp>) -> Self {
         let (homes, ways, refused) = Default::default();
-        Self { cluster, process: std::process::id(), homes, ways, refused }
+        Self { tcp, homes, ways, refused }
     }
 
     /// Reads `len` bytes at `at`, all in one page. `None` if that has to be done another way.
     pub fn read(&self, pool: &Pool, at: GAddr, len: u32) -> Option<Vec<u8>> {
-        if self.process != std::process::id()
-            || self.refused.lock().is_some_and(|until| Instant::now() < until)
-        {
+        // In a child that was forked no lock can be relied on to be free.
+        if !self.tcp.is_ours() || self.refused.lock().is_some_and(|until| Instant::now() < until) {
             return None;
         }
         let page = at.page(pool.page_size())?;
         let known = self.homes.read().get(&page).filter(|(_, asked)| asked.elapsed() < VALID).cloned();
         let way = known.map(|(way, _)| way).or_else(|| self.find(pool, page))?;
-        match way.ask(self.cluster, PeerRequest::Read { at, len }) {
+        match way.ask(&self.tcp, PeerRequest::Read { at, len }) {
             Some(PeerReply::Data(data)) if data.len() == len as usize => Some(data),
             Some(PeerReply::NotHere) => {
                 self.homes.write().remove(&page);
@@ -108,11 +97,15 @@ impl Direct {
         };
         let way = {
             let mut ways = self.ways.lock();
-            let way = ways.entry(rack).or_insert_with(|| Arc::new(Way::new(rack, addr.clone())));
-            if way.addr != addr {
-                *way = Arc::new(Way::new(rack, addr));
+            match ways.get(&rack).filter(|way| way.addr == addr) {
+                Some(way) => Arc::clone(way),
+                None => {
+                    let way = Arc::new(Way { to: NodeId::Daemon(rack), addr, alone: Mutex::default() });
+                    self.tcp.set_addr(way.to, way.addr.clone());
+                    ways.insert(rack, Arc::clone(&way));
+                    way
+                }
             }
-            Arc::clone(way)
         };
         let mut homes = self.homes.write();
         if homes.len() >= PAGES {
@@ -124,73 +117,18 @@ impl Direct {
 }
 
 impl Way {
-    fn new(rack: RackId, addr: String) -> Self {
-        let (idle, alone) = Default::default();
-        Self { to: NodeId::Daemon(rack), addr, idle, alone }
-    }
-
     /// What the daemon answers; `None` if it does not, or refuses.
-    fn ask(&self, cluster: u128, request: PeerRequest) -> Option<PeerReply> {
+    fn ask(&self, tcp: &Tcp, request: PeerRequest) -> Option<PeerReply> {
         if self.alone.lock().is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        let idle = self.idle.lock().pop();
-        let conn = idle.map_or_else(|| Conn::open(&self.addr, self.to, cluster), Ok);
-        let answered = conn.and_then(|mut conn| Ok((conn.ask(&Request::Peer(request))?, conn)));
-        match answered {
-            Ok((reply, conn)) => {
-                self.idle.lock().push(conn);
-                match reply {
-                    Reply::Peer(Ok(reply)) => Some(reply),
-                    _ => None,
-                }
-            }
+        match tcp.call_within(self.to, &Request::Peer(request), PATIENCE) {
+            Ok(Reply::Peer(Ok(reply))) => Some(reply),
+            Ok(_) => None,
             Err(why) => {
-                log::debug!("{} at {} does not answer this client: {why}", self.to, self.addr);
+                log::debug!("a daemon does not answer this client: {why}");
                 *self.alone.lock() = Some(Instant::now() + ALONE);
-                self.idle.lock().clear();
                 None
-            }
-        }
-    }
-}
-
-impl Conn {
-    fn open(addr: &str, to: NodeId, cluster: u128) -> Result<Self> {
-        let addr = addr.to_socket_addrs()?.next().ok_or(ErrorKind::AddrNotAvailable)?;
-        let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(&Hello { from: None, to, cluster }.encode())?;
-        let mut welcome = [0; WELCOME];
-        stream.read_exact(&mut welcome)?;
-        match frame::refused(&welcome).map_err(Error::other)? {
-            None => Ok(Self { stream, buffer: vec![0; HEADER + READ_MAX as usize + 64], number: 0 }),
-            Some(_) => Err(ErrorKind::ConnectionRefused.into()),
-        }
-    }
-
-    fn ask(&mut self, request: &Request) -> Result<Reply> {
-        self.number += 1;
-        let frame = frame::encode(Kind::Request, self.number, request).map_err(Error::other)?;
-        self.stream.write_all(&frame)?;
-        let mut have = 0;
-        loop {
-            have += match self.stream.read(&mut self.buffer[have..])? {
-                0 => return Err(ErrorKind::UnexpectedEof.into()),
-                read => read,
-            };
-            let Some(header) = frame::header(&self.buffer[..have]).map_err(Error::other)? else { continue };
-            let whole = HEADER + header.len;
-            if header.kind != Kind::Reply || header.id != self.number || have > whole {
-                return Err(ErrorKind::InvalidData.into());
-            }
-            if have == whole {
-                return frame::message(&self.buffer[..whole]).map_err(Error::other);
-            }
-            if self.buffer.len() < whole {
-                self.buffer.resize(whole, 0);
             }
         }
     }

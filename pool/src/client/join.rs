@@ -11,7 +11,7 @@ use crate::cxl::region::Region;
 use crate::error::PoolError;
 use crate::proto::cluster::{Cluster, ClusterReply, ClusterRequest, Rack, RackJoin};
 use crate::proto::{NodeId, Reply, Request};
-use crate::transport::{Route, Transport, TransportError};
+use crate::transport::{Route, Tcp, Transport, TransportError};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -86,10 +86,11 @@ impl Pool {
 }
 
 impl Pool {
-    /// From now on short reads of pages of other racks may be asked of the daemons there, over TCP.
-    pub(crate) fn read_directly(&self) {
+    /// From now on short reads of pages of other racks may be asked of the daemons there, by `tcp`.
+    pub(crate) fn read_directly(&self, tcp: Arc<Tcp>) {
         if let Memory::Mapped(in_place) = &self.inner.memory {
-            self.inner.direct.get_or_init(|| Direct::new(in_place.region().pool_id()));
+            tcp.set_cluster(in_place.region().pool_id());
+            self.inner.direct.get_or_init(|| Direct::new(tcp));
         }
     }
 

@@ -3,19 +3,36 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | [`frame`] | the bytes |
-//! | `conn` | one connection: frames out from any thread, frames in by one task |
+//! | `loops` | the threads that wait for sockets |
+//! | `line` | one connection that a thread asks by and waits at |
+//! | `calls` | the lines to one node |
+//! | `conn` | one connection of many requests: frames out from any thread, frames in by one task |
 //! | `peer` | the connections to one node: made when wanted, and again after they broke |
 //! | `server` | the connections that others made |
 //!
-//! Requests that are long, or whose replies may be, go by another connection than short ones, which so
-//! never wait behind them. A request has a deadline, after which it is an error; a connection that breaks
-//! is one at once to all whose replies were to come by it. Nothing is ever sent twice.
+//! **Who waits for a reply** ([`call`](Transport::call)) has a line to itself meanwhile, and reads the reply by itself: two
+//! threads are woken, the server's and this one, as with two that do nothing else (`examples/tcp_floor.rs` shows both).
+//! To wake a thread costs more than all else that a short request does: by a lane there were two or three more to wake.
+//! A line is opened when there is no idle one, so there are as many as threads that have waited at once, up to a limit; the
+//! requests above it go by lanes. Idle ones are closed after a while.
+//!
+//! **Other requests** share two lanes. Those that are long, or whose replies may be, go by another than short ones, which
+//! so never wait behind them. By a lane goes also what tells a node that this one is there, as it is to think so for as long
+//! as that connection lasts.
+//!
+//! A request has a deadline, after which it is an error; a connection that breaks is one at once to all whose replies were to
+//! come by it. Nothing is ever sent twice.
+//!
+//! **A child that was forked** has no part in its parent's connections: its requests fail.
 //!
 //! Nobody is authenticated and nothing is encrypted. What accidents and strangers do is noticed: a frame
 //! that does not check out ends its connection.
 
+mod calls;
 mod conn;
 pub mod frame;
+mod line;
+mod loops;
 mod peer;
 mod server;
 
@@ -24,6 +41,8 @@ pub use server::Server;
 use super::{Done, Handler, Transport, TransportError};
 use crate::proto::{NodeId, Reply, Request};
 use conn::Waiting;
+use frame::Hello;
+use loops::{Handles, Loops};
 use parking_lot::{Condvar, Mutex, RwLock};
 use peer::Peer;
 use std::collections::HashMap;
@@ -32,7 +51,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 /// How precisely deadlines are kept.
@@ -55,14 +74,16 @@ pub struct TcpConfig {
 /// A transport over TCP.
 pub struct Tcp {
     shared: Arc<Shared>,
-    runtime: Option<Runtime>,
+    _loops: Loops,
 }
 
 struct Shared {
     me: Option<NodeId>,
     cluster: Mutex<u128>,
     deadline: Duration,
-    handle: Handle,
+    loops: Handles,
+    /// A child that was forked has no part in the connections.
+    process: u32,
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
     watch: RwLock<Option<Watch>>,
     next_id: AtomicU64,
@@ -77,25 +98,34 @@ impl Tcp {
     /// # Errors
     /// If the system gives no threads.
     pub fn new(config: TcpConfig) -> io::Result<Arc<Self>> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("pool-tcp")
-            .enable_io()
-            .enable_time()
-            .build()?;
+        let loops = Loops::start(loops_of(config.me))?;
         let shared = Arc::new(Shared {
             me: config.me,
             cluster: Mutex::new(config.cluster),
             deadline: config.deadline,
-            handle: runtime.handle().clone(),
+            loops: loops.handles(),
+            process: std::process::id(),
             peers: RwLock::default(),
             watch: RwLock::default(),
             next_id: AtomicU64::new(1),
             waiting: AtomicU64::new(0),
             clock: Notify::new(),
         });
-        runtime.spawn(keep_time(Arc::downgrade(&shared)));
-        Ok(Arc::new(Self { shared, runtime: Some(runtime) }))
+        shared.loops.next().spawn(keep_time(Arc::downgrade(&shared)));
+        Ok(Arc::new(Self { shared, _loops: loops }))
+    }
+
+    /// As [`Transport::call`], with another deadline.
+    ///
+    /// # Errors
+    /// As [`Transport::call`].
+    pub fn call_within(
+        &self,
+        to: NodeId,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Reply, TransportError> {
+        self.shared.call(to, request, limit)
     }
 
     /// Says where a node is: `HOST:PORT`. If it was elsewhere before, the connections there are closed.
@@ -111,6 +141,11 @@ impl Tcp {
                 }
             }
         }
+    }
+
+    /// Whether this is the process that made it, and not a child that was forked.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.shared.is_ours()
     }
 
     /// Says which cluster this is, once that is known.
@@ -134,25 +169,77 @@ impl Tcp {
 
 impl Drop for Tcp {
     fn drop(&mut self) {
-        let peers = std::mem::take(&mut *self.shared.peers.write());
-        peers.into_values().for_each(|peer| peer.close());
-        // May be the last owner's doing within a task, where nothing may be waited for.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+        // To shut a connection down would do so for the parent too.
+        if self.is_ours() {
+            let peers = std::mem::take(&mut *self.shared.peers.write());
+            peers.into_values().for_each(|peer| peer.close());
         }
     }
 }
 
+/// How many loops a node has. What the master is asked is done one after another, whoever does it; daemons also copy
+/// what is long.
+fn loops_of(me: Option<NodeId>) -> usize {
+    match me {
+        Some(NodeId::Daemon(_)) => 2,
+        Some(NodeId::Master) | None => 1,
+    }
+}
+
 impl Shared {
+    fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    fn hello(&self, to: NodeId) -> Hello {
+        Hello { from: self.me, to, cluster: *self.cluster.lock() }
+    }
+
+    /// Sends `request`, and waits for the reply.
+    fn call(
+        self: &Arc<Self>,
+        to: NodeId,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Reply, TransportError> {
+        debug_assert!(Handle::try_current().is_err(), "a loop must not wait");
+        let until = Instant::now() + limit;
+        let outgoing = self.outgoing(to, request)?;
+        if !shows_presence(request)
+            && let Some(reply) = outgoing.peer.call(self, outgoing.id, &outgoing.frame, until)
+        {
+            return reply;
+        }
+        let (slot, done) = Slot::new();
+        self.send(outgoing, is_bulk(request), until, done);
+        slot.wait()
+    }
+
     /// Sends `request`; `done` is called in any case, and once.
     fn start(self: &Arc<Self>, to: NodeId, request: &Request, done: Done<Reply>) {
-        let peer = self.peers.read().get(&to).cloned();
-        let Some(peer) = peer else { return done(Err(TransportError::NoSuchNode(to))) };
+        match self.outgoing(to, request) {
+            Ok(outgoing) => self.send(outgoing, is_bulk(request), Instant::now() + self.deadline, done),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    fn outgoing(&self, to: NodeId, request: &Request) -> Result<Outgoing, TransportError> {
+        let broken = |why: String| TransportError::Broken(to, why);
+        // Before any lock: in a child none can be relied on to be free.
+        if !self.is_ours() {
+            return Err(broken(
+                "this process was forked, and has no part in its parent's connections".into(),
+            ));
+        }
+        let peer = self.peers.read().get(&to).cloned().ok_or(TransportError::NoSuchNode(to))?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let frame = match frame::encode(frame::Kind::Request, id, request) {
-            Ok(frame) => frame,
-            Err(e) => return done(Err(TransportError::Broken(to, e.to_string()))),
-        };
+        let frame = frame::encode(frame::Kind::Request, id, request).map_err(|e| broken(e.to_string()))?;
+        Ok(Outgoing { peer, id, frame })
+    }
+
+    /// Sends a request by a lane.
+    fn send(self: &Arc<Self>, outgoing: Outgoing, bulk: bool, until: Instant, done: Done<Reply>) {
+        let Outgoing { peer, id, frame } = outgoing;
         if self.waiting.fetch_add(1, Ordering::AcqRel) == 0 {
             self.clock.notify_one();
         }
@@ -161,8 +248,18 @@ impl Shared {
             shared.waiting.fetch_sub(1, Ordering::AcqRel);
             done(reply);
         });
-        let waiting = Waiting { done, until: Instant::now() + self.deadline };
-        peer.send(self, is_bulk(request, frame.len()), id, frame, waiting);
+        let bulk = bulk || frame.len() > LONG;
+        peer.send(self, bulk, id, frame, Waiting { done, until });
+    }
+
+    /// As [`lost`](Self::lost), on a thread that may hold what the watch takes.
+    fn lost_elsewhere(self: &Arc<Self>, node: NodeId) {
+        let shared = Arc::downgrade(self);
+        self.loops.next().spawn(async move {
+            if let Some(shared) = shared.upgrade() {
+                shared.lost(node);
+            }
+        });
     }
 
     fn lost(&self, node: NodeId) {
@@ -172,21 +269,35 @@ impl Shared {
     }
 }
 
-/// Whether a request is long, or its reply may be.
-fn is_bulk(request: &Request, len: usize) -> bool {
+/// A request that can be sent.
+struct Outgoing {
+    peer: Arc<Peer>,
+    id: u64,
+    frame: Vec<u8>,
+}
+
+/// Bytes of a message that others should not have to wait behind.
+const LONG: usize = 20 << 10;
+
+/// Whether a node takes it that whoever asks this is there as long as the connection is by which it came.
+fn shows_presence(request: &Request) -> bool {
+    use crate::proto::far::FarRequest::{Enter, Leave, Renew};
+    matches!(request, Request::Far(Enter { .. } | Renew { .. } | Leave { .. }))
+}
+
+/// Whether the reply to a request may be long, or the request is meant for much.
+fn is_bulk(request: &Request) -> bool {
     use crate::proto::far::FarRequest;
     use crate::proto::meta::MetaRequest::{ListXattr, Map, ReadDir};
     use crate::proto::page::PageRequest;
     use crate::proto::peer::PeerRequest;
-    const LONG: usize = 20 << 10;
-    len > LONG
-        || match request {
-            Request::Peer(PeerRequest::Prepare { .. }) | Request::Page(PageRequest::Reconcile { .. }) => true,
-            Request::Peer(PeerRequest::ReadAt { len, .. }) => *len as usize > LONG,
-            Request::Far(FarRequest::Read { len, .. }) => *len as usize > LONG,
-            Request::Meta(ReadDir { .. } | Map { .. } | ListXattr { .. }) => true,
-            _ => false,
-        }
+    match request {
+        Request::Peer(PeerRequest::Prepare { .. }) | Request::Page(PageRequest::Reconcile { .. }) => true,
+        Request::Peer(PeerRequest::ReadAt { len, .. }) => *len as usize > LONG,
+        Request::Far(FarRequest::Read { len, .. }) => *len as usize > LONG,
+        Request::Meta(ReadDir { .. } | Map { .. } | ListXattr { .. }) => true,
+        _ => false,
+    }
 }
 
 /// Fails requests whose time is up; sleeps while there are none.
@@ -213,6 +324,17 @@ struct Slot {
 }
 
 impl Slot {
+    /// A place to wait, and what ends the wait.
+    fn new() -> (Arc<Self>, Done<Reply>) {
+        let slot = Arc::new(Self::default());
+        let filled = Arc::clone(&slot);
+        let done = move |reply| {
+            *filled.reply.lock() = Some(reply);
+            filled.came.notify_one();
+        };
+        (slot, Box::new(done))
+    }
+
     fn wait(&self) -> Result<Reply, TransportError> {
         let mut reply = self.reply.lock();
         loop {
@@ -224,26 +346,21 @@ impl Slot {
     }
 }
 
-impl Tcp {
-    fn begin(&self, to: NodeId, request: &Request) -> Arc<Slot> {
-        let slot = Arc::new(Slot::default());
-        let filled = Arc::clone(&slot);
-        let done: Done<Reply> = Box::new(move |reply| {
-            *filled.reply.lock() = Some(reply);
-            filled.came.notify_one();
-        });
-        self.shared.start(to, request, done);
-        slot
-    }
-}
-
 impl Transport for Tcp {
     fn call(&self, to: NodeId, request: Request) -> Result<Reply, TransportError> {
-        self.begin(to, &request).wait()
+        self.shared.call(to, &request, self.shared.deadline)
     }
 
     fn call_all(&self, to: NodeId, requests: Vec<Request>) -> Vec<Result<Reply, TransportError>> {
-        let slots: Vec<_> = requests.iter().map(|request| self.begin(to, request)).collect();
+        if let [request] = &requests[..] {
+            return vec![self.shared.call(to, request, self.shared.deadline)];
+        }
+        let begin = |request| {
+            let (slot, done) = Slot::new();
+            self.shared.start(to, request, done);
+            slot
+        };
+        let slots: Vec<_> = requests.iter().map(begin).collect();
         slots.iter().map(|slot| slot.wait()).collect()
     }
 

@@ -1,17 +1,23 @@
 //! The connections to one node: made when they are wanted, and again after they broke.
 //!
+//! Who waits for a reply uses a line of its own ([`calls`](super::calls)); all other requests, and those for which there
+//! is no line, share two lanes.
+//!
 //! While a connection is being made requests for it wait in the lane; a node that cannot be reached is
 //! left alone for a moment, in which requests fail at once.
 //!
 //! Lock order: a lane's state, then a connection's locks. Answers are handed over with neither held.
 
 use super::Shared;
+use super::calls::{Calls, Got, Place};
 use super::conn::{Conn, Waiting, fail};
 use super::frame::{self, Hello, WELCOME};
-use crate::proto::NodeId;
+use super::line::{Fault, Line};
+use crate::proto::{NodeId, Reply};
 use crate::transport::TransportError;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,6 +34,8 @@ pub(super) struct Peer {
     addr: String,
     /// For short and for long messages.
     lanes: [Arc<Lane>; 2],
+    /// For whoever waits for a reply.
+    calls: Arc<Calls>,
 }
 
 /// One connection after another.
@@ -48,14 +56,86 @@ enum State {
 impl Peer {
     pub fn new(node: NodeId, addr: String) -> Self {
         let lane = || Arc::new(Lane { node, state: Mutex::new(State::Down(None)) });
-        Self { node, addr, lanes: [lane(), lane()] }
+        Self { node, addr, lanes: [lane(), lane()], calls: Arc::default() }
     }
 
     pub fn addr(&self) -> &str {
         &self.addr
     }
 
-    /// Sends a request, after connecting if need be.
+    /// Sends a request, by a line of this thread's, and waits for the reply. `None` if there is no line, and the request has
+    /// to be sent by a lane.
+    pub fn call(
+        &self,
+        shared: &Arc<Shared>,
+        id: u64,
+        frame: &[u8],
+        until: Instant,
+    ) -> Option<Result<Reply, TransportError>> {
+        let (place, mut line) = match self.line(shared, until) {
+            Ok(Some(line)) => line,
+            Ok(None) => return None,
+            Err(Fault::Late) => return Some(Err(TransportError::TimedOut(self.node))),
+            // A node that takes no more connections may have accepted a lane.
+            Err(Fault::Broken(_)) if self.lanes.iter().any(|lane| lane.is_there()) => return None,
+            Err(Fault::Broken(why)) => return Some(Err(TransportError::Broken(self.node, why))),
+        };
+        let fault = match line.ask(id, frame, until) {
+            Ok(reply) => {
+                place.back(line);
+                return Some(Ok(reply));
+            }
+            Err(fault) => fault,
+        };
+        self.calls.forget_idle();
+        Some(Err(match fault {
+            Fault::Late => TransportError::TimedOut(self.node),
+            Fault::Broken(why) => {
+                log::debug!("{}: a connection ended: {why}", self.node);
+                shared.lost_elsewhere(self.node);
+                TransportError::Broken(self.node, why)
+            }
+        }))
+    }
+
+    /// A line, opened if need be; `None` if there are as many as there may be.
+    fn line(&self, shared: &Arc<Shared>, until: Instant) -> Result<Option<(Place, Line)>, Fault> {
+        loop {
+            match self.calls.get() {
+                Got::Line(place, line) if line.is_quiet() => return Ok(Some((place, line))),
+                // It has ended since, and nothing was sent by it.
+                Got::Line(..) => {
+                    self.calls.forget_idle();
+                    shared.lost_elsewhere(self.node);
+                }
+                Got::Place(place) => return self.open_line(shared, place, until).map(Some),
+                Got::Full => return Ok(None),
+                Got::Down(why) => return Err(Fault::Broken(why)),
+            }
+        }
+    }
+
+    fn open_line(&self, shared: &Arc<Shared>, place: Place, until: Instant) -> Result<(Place, Line), Fault> {
+        let (sender, receiver) = sync_channel(1);
+        let (addr, hello) = (self.addr.clone(), shared.hello(self.node));
+        shared.loops.next().spawn(async move {
+            let opened =
+                open(&addr, &hello).await.and_then(|stream| stream.into_std().map_err(|e| e.to_string()));
+            // Nobody may be waiting any more. The place is taken until here in any case.
+            let _ = sender.send((place, opened));
+        });
+        match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok((place, Ok(stream))) => place.line(stream).map(|line| (place, line)),
+            Ok((_, Err(why))) => {
+                self.calls.failed(why.clone());
+                Err(Fault::Broken(why))
+            }
+            Err(RecvTimeoutError::Timeout) => Err(Fault::Late),
+            Err(RecvTimeoutError::Disconnected) => Err(Fault::Broken("it was closed".into())),
+        }
+    }
+
+    /// Sends a request by a lane, after connecting if need be.
     pub fn send(&self, shared: &Arc<Shared>, bulk: bool, id: u64, frame: Vec<u8>, waiting: Waiting) {
         let lane = &self.lanes[usize::from(bulk)];
         let mut state = lane.state.lock();
@@ -76,7 +156,7 @@ impl Peer {
             State::Down(_) => {
                 *state = State::Connecting(vec![(id, frame, waiting)]);
                 let (lane, addr, shared) = (Arc::clone(lane), self.addr.clone(), Arc::clone(shared));
-                let handle = shared.handle.clone();
+                let handle = shared.loops.next().clone();
                 handle.spawn(async move { lane.connect(addr, shared).await });
                 None
             }
@@ -102,6 +182,7 @@ impl Peer {
 
     /// Closes the connections for good.
     pub fn close(&self) {
+        self.calls.close();
         for lane in &self.lanes {
             match std::mem::replace(&mut *lane.state.lock(), State::Closed) {
                 State::Up(conn) => {
@@ -120,6 +201,10 @@ fn waiting(queue: Vec<(u64, Vec<u8>, Waiting)>) -> Vec<Waiting> {
 }
 
 impl Lane {
+    fn is_there(&self) -> bool {
+        matches!(&*self.state.lock(), State::Up(conn) if !conn.is_closed())
+    }
+
     fn expired(&self, now: Instant) -> (Vec<Waiting>, Option<Instant>) {
         match &mut *self.state.lock() {
             State::Up(conn) => conn.expired(now),
@@ -134,13 +219,7 @@ impl Lane {
 
     /// Connects, sends what waits for that, and reads until the connection ends.
     async fn connect(self: Arc<Self>, addr: String, shared: Arc<Shared>) {
-        let hello = Hello { from: shared.me, to: self.node, cluster: *shared.cluster.lock() };
-        let connected = match timeout(CONNECT, open(&addr, &hello)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(why)) => Err(format!("{addr}: {why}")),
-            Err(_) => Err(format!("{addr} did not answer in {CONNECT:?}")),
-        };
-        let (conn, half) = match connected {
+        let (conn, half) = match open(&addr, &shared.hello(self.node)).await {
             Ok(stream) => Conn::new(stream),
             Err(why) => return self.give_up(why),
         };
@@ -188,8 +267,15 @@ impl Lane {
     }
 }
 
-/// Connects and introduces itself.
+/// Connects and introduces itself, in good time; else says what is wrong.
 async fn open(addr: &str, hello: &Hello) -> Result<TcpStream, String> {
+    match timeout(CONNECT, introduce(addr, hello)).await {
+        Ok(opened) => opened.map_err(|why| format!("{addr}: {why}")),
+        Err(_) => Err(format!("{addr} did not answer in {CONNECT:?}")),
+    }
+}
+
+async fn introduce(addr: &str, hello: &Hello) -> Result<TcpStream, String> {
     let mut stream = TcpStream::connect(addr).await.map_err(|e| e.to_string())?;
     let spoken = async {
         stream.set_nodelay(true)?;

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::conn::Conn;
 use super::frame::{self, HELLO, Hello};
+use super::loops::Handles;
 use crate::proto::NodeId;
 use crate::transport::Handler;
 use std::io;
@@ -32,6 +33,7 @@ pub struct Server {
 struct Serving {
     me: NodeId,
     shared: Weak<Shared>,
+    loops: Handles,
     handler: Arc<dyn Handler>,
     connections: AtomicUsize,
     complaints: Complaints,
@@ -46,17 +48,19 @@ impl Server {
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
-        let _inside = shared.handle.enter();
+        let accepting = shared.loops.next().clone();
+        let _inside = accepting.enter();
         let listener = TcpListener::from_std(listener)?;
         let (alive, over) = watch::channel(());
         let serving = Arc::new(Serving {
             me,
             shared: Arc::downgrade(shared),
+            loops: shared.loops.clone(),
             handler,
             connections: AtomicUsize::new(0),
             complaints: Complaints::default(),
         });
-        shared.handle.spawn(accept(serving, listener, over));
+        accepting.spawn(accept(serving, listener, over));
         Ok(Self { addr, _alive: alive })
     }
 
@@ -72,10 +76,13 @@ async fn accept(serving: Arc<Serving>, listener: TcpListener, mut over: watch::R
             accepted = listener.accept() => accepted,
             _ = over.changed() => return,
         };
+        // It is served by another loop, maybe.
+        let accepted = accepted.and_then(|(stream, from)| Ok((stream.into_std()?, from)));
         match accepted {
             Ok((stream, from)) => {
                 let (serving, over) = (Arc::clone(&serving), over.clone());
-                tokio::spawn(async move { serving.connection(stream, from, over).await });
+                let handle = serving.loops.next().clone();
+                handle.spawn(async move { serving.connection(stream, from, over).await });
             }
             Err(e) => {
                 serving.complaints.log(&format!("cannot accept connections: {e}"));
@@ -86,7 +93,7 @@ async fn accept(serving: Arc<Serving>, listener: TcpListener, mut over: watch::R
 }
 
 impl Serving {
-    async fn connection(&self, stream: TcpStream, from: SocketAddr, mut over: watch::Receiver<()>) {
+    async fn connection(&self, stream: std::net::TcpStream, from: SocketAddr, mut over: watch::Receiver<()>) {
         let many = self.connections.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS;
         let spoken = timeout(HANDSHAKE, self.handshake(stream, many)).await;
         match spoken.unwrap_or_else(|_| Err("it does not say who it is".into())) {
@@ -107,7 +114,8 @@ impl Serving {
     }
 
     /// Hears who it is, and accepts or refuses it.
-    async fn handshake(&self, mut stream: TcpStream, many: bool) -> Result<TcpStream, String> {
+    async fn handshake(&self, stream: std::net::TcpStream, many: bool) -> Result<TcpStream, String> {
+        let mut stream = TcpStream::from_std(stream).map_err(|e| e.to_string())?;
         let mut bytes = [0; HELLO];
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
         stream.read_exact(&mut bytes).await.map_err(|e| e.to_string())?;
