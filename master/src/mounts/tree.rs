@@ -142,3 +142,158 @@ impl Mounts {
         Some((parked, self.seq))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Change, Meta};
+    use crate::namespace::Limits;
+    use pool::addr::PageSize;
+    use pool::proto::meta::{Kind, MetaRequest, Time};
+    use pool::proto::mount::{MountRequest, Revoked};
+
+    const ROOT: Caller = Caller { uid: 0, gid: 0 };
+    const TOP: Ino = Ino(10);
+    const TO: Ino = Ino(11);
+    const NOW: Duration = Duration::ZERO;
+    const ALL: usize = usize::MAX;
+
+    fn put(ns: &mut Namespace, parent: Ino, ino: Ino, kind: Kind) {
+        let time = Time::default();
+        let (atime, mtime, ctime, btime) = (time, time, time, time);
+        let meta = Meta {
+            kind,
+            perm: 0o755,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            pages: 0,
+            atime,
+            mtime,
+            ctime,
+            btime,
+        };
+        ns.apply(Change::PutInode(ino, meta));
+        let (cookie, name) = (ino.0 + 2, ino.0.to_string().into_bytes().into());
+        ns.apply(Change::PutEntry { parent, cookie, ino, name });
+    }
+
+    /// Directories 10, which has the directory 20 with files 21 to 29, and 11.
+    fn names() -> Namespace {
+        let mut ns = Namespace::empty(Limits { page_size: PageSize::MIN, max_inodes: 1 << 20 });
+        for (parent, dir) in [(Ino::ROOT, Ino::ROOT), (Ino::ROOT, TOP), (Ino::ROOT, TO), (TOP, Ino(20))] {
+            put(&mut ns, parent, dir, Kind::Dir);
+        }
+        (21..30).for_each(|file| put(&mut ns, Ino(20), Ino(file), Kind::File));
+        ns
+    }
+
+    fn request(m: &mut Mounts, session: u64) -> Parked {
+        let request = MountRequest::Do { session, request: MetaRequest::StatFs };
+        Parked::new(m.number(), session, request, Box::new(|_| {}))
+    }
+
+    /// Mounts with the sessions 1 and 2, and a clone that a thread is at work on.
+    fn parked(m: &mut Mounts) -> u64 {
+        m.sessions.open(1, "one".into(), NOW);
+        m.sessions.open(2, "two".into(), NOW);
+        let mut parked = request(m, 1);
+        let id = parked.id;
+        parked.waits.insert((0, id));
+        parked.tree = Some(Tree::new(TOP, TO, ROOT));
+        m.park(parked);
+        id
+    }
+
+    fn waits(m: &Mounts, id: u64) -> HashSet<(u64, u64)> {
+        m.parked.iter().find(|parked| parked.id == id).unwrap().waits.clone()
+    }
+
+    const FROZEN: Frozen = Frozen::All { from: TOP, to: TO, caller: ROOT, count: 10 };
+
+    #[test]
+    fn a_tree_is_found_bit_by_bit_and_nobody_may_write_to_it_any_more() {
+        let (ns, mut m) = (names(), Mounts::new(1));
+        let id = parked(&mut m);
+        m.leases.grant(Ino(25), 2, Mode::Exclusive, 1);
+        m.leases.grant(Ino(26), 2, Mode::Shared, 1);
+        let mut steps = 0;
+        while m.freeze(&ns, id, 3, NOW) == Frozen::More {
+            steps += 1;
+        }
+        assert_eq!(steps, 3, "12 inodes, the last of which say that there are no more");
+        let waits = waits(&m, id);
+        assert_eq!(waits.iter().map(|(session, _)| *session).collect::<Vec<_>>(), [2]);
+        let (_, seq) = *waits.iter().next().unwrap();
+        assert_eq!(m.sessions.acknowledged(2, seq), Some((Ino(25), Revoked::Writing)));
+        m.leases.reduce(Ino(25), 2, Some(Mode::Shared));
+        m.parked[0].waits.clear();
+        assert_eq!(m.freeze(&ns, id, 3, NOW), FROZEN);
+        assert_eq!(m.freeze(&ns, id + 1, 3, NOW), Frozen::Gone);
+    }
+
+    #[test]
+    fn what_an_older_request_is_about_to_change_is_waited_for_and_looked_at_again() {
+        let (mut ns, mut m) = (names(), Mounts::new(1));
+        let mut older = request(&mut m, 2);
+        older.changes.insert(Ino(20));
+        let id = parked(&mut m);
+        let (number, changes) = (older.id, older.changes.clone());
+        m.park(older);
+        assert_eq!(m.freeze(&ns, id, ALL, NOW), Frozen::Waits);
+        assert_eq!(waits(&m, id), HashSet::from([(0, number)]));
+        // It makes a file, which its mount may write.
+        m.take_parked(number);
+        m.disturbed(number, &changes);
+        put(&mut ns, Ino(20), Ino(30), Kind::File);
+        m.leases.grant(Ino(30), 2, Mode::Exclusive, 1);
+        m.is_done(number);
+        assert_eq!(m.freeze(&ns, id, ALL, NOW), Frozen::Waits);
+        assert_eq!(waits(&m, id).iter().map(|(session, _)| *session).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn what_an_older_request_changes_after_it_was_looked_at_is_looked_at_again() {
+        let (mut ns, mut m) = (names(), Mounts::new(1));
+        let older = request(&mut m, 2);
+        let id = parked(&mut m);
+        assert_eq!(m.freeze(&ns, id, 3, NOW), Frozen::More);
+        m.disturbed(older.id, &HashSet::from([Ino(20), Ino(99)]));
+        put(&mut ns, Ino(20), Ino(30), Kind::File);
+        m.leases.grant(Ino(30), 2, Mode::Exclusive, 1);
+        // First all that was known to be left.
+        assert_eq!(m.freeze(&ns, id, ALL, NOW), Frozen::Waits);
+        assert_eq!(waits(&m, id), HashSet::new());
+        assert_eq!(m.freeze(&ns, id, ALL, NOW), Frozen::Waits);
+        assert_eq!(waits(&m, id).len(), 1, "the new file");
+    }
+
+    #[test]
+    fn older_requests_wait_for_a_clone_only_while_it_is_carried_out() {
+        let (ns, mut m) = (names(), Mounts::new(1));
+        let older = request(&mut m, 2);
+        let id = parked(&mut m);
+        assert_eq!(m.freeze(&ns, id, 3, NOW), Frozen::More);
+        assert!(!m.parked[0].goes_before(older.id, TO));
+        assert!(m.parked[0].goes_before(id + 1, TO));
+        assert_eq!(m.freeze(&ns, id, ALL, NOW), FROZEN);
+        assert!(m.parked[0].goes_before(older.id, TO));
+        assert!(!m.parked[0].goes_before(older.id, Ino::ROOT));
+    }
+
+    #[test]
+    fn who_asks_is_granted_what_was_made_unless_it_is_gone() {
+        let (ns, mut m) = (names(), Mounts::new(1));
+        let id = parked(&mut m);
+        assert_eq!(m.freeze(&ns, id, ALL, NOW), FROZEN);
+        let mut newer = request(&mut m, 2);
+        newer.waits.insert((0, id));
+        m.park(newer);
+        m.sessions.close(1);
+        assert!(m.cloned(id, Some(TO)).is_some());
+        assert_eq!((m.leases.mode(TO, 1), m.parked[0].waits.len()), (None, 0));
+        assert!(m.cloned(id, Some(TO)).is_none());
+    }
+}
