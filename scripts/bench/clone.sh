@@ -13,7 +13,7 @@ set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
 : "${ENTRIES:=100000}" "${LARGE:=1G}" "${STATE:=}" "${EMBEDDED=1}" "${CLUSTER=1}" "${ROUNDS:=3}"
-build_release -p master -p daemon -p rchfs -p pool --bins --example mdbench
+[ -n "${BUILT:-}" ] || build_release -p master -p daemon -p rchfs -p pool --bins --example mdbench
 begin
 results clone
 RAW=$RESULTS/$STAMP.tsv
