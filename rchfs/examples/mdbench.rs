@@ -7,6 +7,9 @@
 //! `mdbench read DIR FILES [THREADS] [COUNTER]`: opens, reads and closes each of those once, and prints microseconds of one;
 //! and by how much COUNTER grows for one.
 //!
+//! `mdbench worst DIR FILES`: looks at one of those after the other, about a thousand a second, until its standard input
+//! ends, and prints how many milliseconds the longest look took, the median, and how many there were.
+//!
 //! Knows nothing of rchfs: it measures whatever file system DIR is on.
 
 use std::error::Error;
@@ -15,6 +18,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What is done to each of a thread's files. In this order each finds what it needs.
@@ -69,6 +73,9 @@ struct Run<'a> {
     barrier: Barrier,
 }
 
+/// Between two looks that are to show how long one may take.
+const PACE: Duration = Duration::from_millis(1);
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -89,6 +96,7 @@ fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
         ["read", dir, files, threads, counter] => {
             read(Path::new(dir), files.parse()?, threads.parse()?, Some(counter))
         }
+        ["worst", dir, files] => Ok(worst(Path::new(dir), files.parse()?)?),
         [dir] => bench(Path::new(dir), 1, 10_000, None),
         [dir, threads] => bench(Path::new(dir), threads.parse()?, 10_000, None),
         [dir, threads, files] => bench(Path::new(dir), threads.parse()?, files.parse()?, None),
@@ -96,7 +104,7 @@ fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
             bench(Path::new(dir), threads.parse()?, files.parse()?, Some(counter))
         }
         _ => Err("usage: mdbench DIR [THREADS] [FILES] [COUNTER] | mdbench fill DIR FILES BYTES | \
-                  mdbench read DIR FILES [THREADS] [COUNTER]"
+                  mdbench read DIR FILES [THREADS] [COUNTER] | mdbench worst DIR FILES"
             .into()),
     }
 }
@@ -133,6 +141,32 @@ fn read(dir: &Path, files: usize, threads: usize, counter: Option<&str>) -> Resu
     let time = start.elapsed();
     print!("{:.3}", time.as_secs_f64() * 1e6 * threads as f64 / files as f64);
     println!("{}", grown(counter, count(dir, counter)? - before, files as f64));
+    Ok(())
+}
+
+fn worst(dir: &Path, files: usize) -> io::Result<()> {
+    let over = AtomicBool::new(false);
+    let mut looks = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // However it ends, it is over.
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            over.store(true, Ordering::Release);
+        });
+        let mut looks = Vec::with_capacity(files);
+        for i in 0..files {
+            if over.load(Ordering::Acquire) {
+                return Ok(looks);
+            }
+            let start = Instant::now();
+            fs::metadata(dir.join(format!("f{i}")))?;
+            looks.push(start.elapsed());
+            std::thread::sleep(PACE);
+        }
+        Err(io::Error::other(format!("{files} files were not enough")))
+    })?;
+    looks.sort_unstable();
+    let ms = |look: Option<&Duration>| look.map_or(0.0, |look| look.as_secs_f64() * 1e3);
+    println!("{:.3} {:.3} {}", ms(looks.last()), ms(looks.get(looks.len() / 2)), looks.len());
     Ok(())
 }
 

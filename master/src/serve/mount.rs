@@ -7,12 +7,16 @@
 //! is granted anything on one that an older request waits to change. So requests wait for acknowledgements and for
 //! older requests, and acknowledgements for no request at all: nobody waits in a circle.
 //!
+//! Only a clone of a tree is carried out without that lock, since it takes a while ([`clone`](super::clone)). While it is,
+//! it waits for nobody, and all that need something of the tree wait for it.
+//!
 //! Lock order: `mounts`, then the namespace, then the store. Answers and pages that were freed are handed over when
 //! the lock of `mounts` has been left.
 
 use super::{Core, plan};
 use crate::locks::{self, Owner};
 use crate::mounts::leases::{Mode, Need};
+use crate::mounts::tree::Tree;
 use crate::mounts::{LockWait, Mounts, Parked, needs};
 use crate::namespace::ops;
 use parking_lot::MutexGuard;
@@ -39,11 +43,11 @@ type Outcome = Result<MountReply, MountError>;
 
 /// What is to be done when the lock has been left.
 #[derive(Default)]
-struct Effects {
-    answers: Vec<(Answer, Outcome)>,
-    freed: Vec<PageRun>,
-    /// What waits no longer, but takes long.
-    long: Vec<Parked>,
+pub(super) struct Effects {
+    pub answers: Vec<(Answer, Outcome)>,
+    pub freed: Vec<PageRun>,
+    /// Clones of trees that can go on.
+    pub clones: Vec<u64>,
 }
 
 /// What an attempt at an operation comes to.
@@ -57,7 +61,7 @@ impl Core {
     /// would have to is handed to a thread.
     pub(super) fn serve_mount(self: &Arc<Self>, request: MountRequest, answer: Answer) {
         let Some(mounts) = &self.mounts else { return answer(Reply::Unsupported) };
-        if !takes_long(&request)
+        if !waits_for_disk(&request)
             && let Some(m) = mounts.try_lock()
             && !self.store.is_behind()
         {
@@ -135,6 +139,9 @@ impl Core {
                 }
                 fx.answers.push((answer, Ok(MountReply::Done)));
             }
+            MountRequest::Do { session, request: MetaRequest::CloneTree { from, to, caller } } => {
+                self.begin_clone(m, session, Tree::new(from, to, caller), answer, fx);
+            }
             MountRequest::Do { session, request: request @ MetaRequest::ReadDir { ino, .. } } => {
                 let listed = self.list(m, session, ino, request);
                 fx.answers.push((answer, listed));
@@ -146,7 +153,7 @@ impl Core {
     }
 
     /// Does something to the mounts, then what has become possible, and what follows outside of the lock.
-    fn enter(self: &Arc<Self>, act: impl FnOnce(&Self, &mut Mounts, &mut Effects)) {
+    pub(super) fn enter(self: &Arc<Self>, act: impl FnOnce(&Self, &mut Mounts, &mut Effects)) {
         if let Some(mounts) = &self.mounts {
             self.with(mounts.lock(), act);
         }
@@ -164,27 +171,27 @@ impl Core {
         for (answer, outcome) in fx.answers {
             answer(Reply::Mount(outcome));
         }
+        for id in fx.clones {
+            let core = Arc::clone(self);
+            self.workers.run(move || core.go_on_cloning(id));
+        }
         if !fx.freed.is_empty() {
             let core = Arc::clone(self);
             self.workers.run(move || core.reclaimer.free(fx.freed));
         }
-        fx.long.into_iter().for_each(|parked| self.try_later(parked));
-    }
-
-    /// Has a request looked at anew by a thread, as one that comes only now.
-    fn try_later(self: &Arc<Self>, parked: Parked) {
-        let core = Arc::clone(self);
-        self.workers.run(move || core.enter(|core, m, fx| core.try_parked(m, parked, fx)));
     }
 
     /// Goes on with what waits no longer.
     fn go_on(&self, m: &mut Mounts, fx: &mut Effects) {
         while let Some(at) = m.parked.iter().position(|parked| parked.waits.is_empty()) {
-            let parked = m.parked.remove(at);
-            match takes_long(&parked.request) {
-                true => fx.long.push(parked),
-                false => self.try_parked(m, parked, fx),
+            let parked = &mut m.parked[at];
+            if parked.tree.is_some() {
+                parked.waits.insert((0, parked.id));
+                fx.clones.push(parked.id);
+                continue;
             }
+            let parked = m.parked.remove(at);
+            self.try_parked(m, parked, fx);
         }
         for ticket in m.locks.granted() {
             let wait = m.lock_waits.remove(&ticket);
@@ -207,14 +214,11 @@ impl Core {
         match self.attempt(m, &mut parked, fx) {
             Attempt::Done(outcome) => {
                 fx.answers.push((parked.answer, outcome));
-                m.parked.iter_mut().for_each(|other| {
-                    other.waits.remove(&(0, parked.id));
-                });
+                m.is_done(parked.id);
             }
             Attempt::Wait(waits) => {
                 parked.waits = waits;
-                let at = m.parked.partition_point(|other| other.id < parked.id);
-                m.parked.insert(at, parked);
+                m.park(parked);
             }
         }
     }
@@ -244,6 +248,7 @@ impl Core {
         if !waits.is_empty() {
             return Attempt::Wait(waits);
         }
+        m.disturbed(parked.id, &parked.changes);
         let result = match request.clone() {
             change if is_change(&change) => {
                 self.plan_and_apply(|edit| plan(edit, change)).map(|(reply, freed)| {
@@ -296,8 +301,8 @@ impl Core {
         parked.changes = changes.map(|(ino, _)| *ino).collect();
         for (ino, need) in &needs.inodes {
             // What an older request is about to change is not granted to anybody.
-            let older = m.parked.iter().take_while(|other| other.id < parked.id);
-            waits.extend(older.filter(|other| other.changes.contains(ino)).map(|other| (0, other.id)));
+            let before = m.parked.iter().filter(|other| other.goes_before(parked.id, *ino));
+            waits.extend(before.map(|other| (0, other.id)));
             waits.extend(m.sessions.outstanding(session, *ino).into_iter().map(|seq| (session, seq)));
             for (other, what) in m.leases.conflicts(*ino, session, need) {
                 if let Revoked::Entry(name) = &what
@@ -361,11 +366,11 @@ impl Core {
         let free = m.remove_session(session);
         self.forget(free, fx);
         for at in (0..m.parked.len()).rev() {
-            if m.parked[at].session == session {
+            // A clone that is carried out comes to its end.
+            let other = &m.parked[at];
+            if other.session == session && !other.is_carried_out() {
                 let parked = m.parked.remove(at);
-                m.parked.iter_mut().for_each(|other| {
-                    other.waits.remove(&(0, parked.id));
-                });
+                m.is_done(parked.id);
                 fx.answers.push((parked.answer, Err(MountError::Expired)));
             }
         }
@@ -465,9 +470,9 @@ pub(super) fn keep_time(core: &Weak<Core>) {
     }
 }
 
-/// Whether a request waits for the disk, or for much to be done.
-fn takes_long(request: &MountRequest) -> bool {
-    matches!(request, MountRequest::Do { request: MetaRequest::Sync | MetaRequest::CloneTree { .. }, .. })
+/// Whether a request is to wait for the disk.
+fn waits_for_disk(request: &MountRequest) -> bool {
+    matches!(request, MountRequest::Do { request: MetaRequest::Sync, .. })
 }
 
 fn needs_no_lease(request: &MetaRequest) -> bool {
