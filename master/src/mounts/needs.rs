@@ -36,6 +36,7 @@ pub(crate) fn of(ns: &Namespace, request: &MetaRequest, holds: impl Fn(Ino) -> b
         | MetaRequest::Map { ino, .. } => add(*ino, Need::Read),
         MetaRequest::SetAttr { ino, set, .. } if set.size.is_some() && holds(*ino) => needs.held = Some(*ino),
         MetaRequest::SetAttr { ino, set, .. } if only_atime(set) => add(*ino, Need::Read),
+        MetaRequest::Accessed { times } => times.iter().for_each(|(ino, _)| add(*ino, Need::Read)),
         MetaRequest::SetAttr { ino, .. }
         | MetaRequest::SetXattr { ino, .. }
         | MetaRequest::RemoveXattr { ino, .. } => add(*ino, Need::Change),

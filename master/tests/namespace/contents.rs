@@ -92,7 +92,14 @@ fn a_commit_that_makes_no_sense_is_refused_and_changes_nothing() {
 fn set_id_bits_go_when_the_mount_says_so() {
     let f = Fixture::new();
     let a = f.make_as(USER, Ino::ROOT, "a", NewNode::File, 0o6755, 0).unwrap();
-    let kill = MetaRequest::Commit { ino: a.ino, extents: vec![], size: 0, touch: false, kill_suid: true };
+    let kill = MetaRequest::Commit {
+        ino: a.ino,
+        extents: vec![],
+        size: 0,
+        touch: false,
+        kill_suid: true,
+        set: None,
+    };
     let after = f.attr_of(kill.clone()).unwrap();
     assert_eq!(after, Attr { perm: 0o755, ctime: f.now(), ..a });
     assert_eq!(f.attr_of(kill).unwrap(), after, "nothing is left to clear");

@@ -1,6 +1,6 @@
-//! What this mount knows of the namespace under leases: attributes, names (also those that there are not), extended
-//! attributes, and short maps that came along. All of it may be used without a message, as long as the session is
-//! valid.
+//! What this mount knows of the namespace under leases: attributes, names (also those that there are not), listings of
+//! directories, extended attributes (above all that there are none), and short maps that came along. All of it may be
+//! used without a message, as long as the session is valid.
 //!
 //! **Order.** Answers of the master and revocations may overtake each other. What an answer says is noted only if it
 //! is of the present session, is not older than the last revocation of that inode (its shard's `floor`), and is
@@ -10,13 +10,15 @@
 //! A shard's lock is a leaf.
 
 use parking_lot::Mutex;
-use pool::proto::meta::{Attr, Extent, Ino, Kind};
-use pool::proto::mount::Seq;
+use pool::proto::meta::{Attr, DirEntry, Extent, Ino, Kind};
+use pool::proto::mount::{Granted, Seq};
 use std::collections::HashMap;
 
 const SHARDS: u64 = 1024;
 /// Names kept of one directory, at most.
 const NAMES: usize = 1 << 17;
+/// Entries kept of the listing of one directory, at most.
+const LISTED: usize = 1 << 16;
 
 /// What a name of a directory stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +39,68 @@ struct Inode {
     names: HashMap<Box<[u8]>, (Seq, Name)>,
     /// What is not among `names` does not exist. So for a directory that this mount has made.
     complete: bool,
+    /// It has no extended attributes.
+    bare: bool,
+    /// Of some that it may have: the value, or that there is none.
     xattrs: HashMap<Box<[u8]>, Option<Vec<u8>>>,
+    /// The names of all that it has.
+    xattr_list: Option<Vec<u8>>,
+    /// What was listed of it, if it is a directory, since its attributes last changed.
+    listing: Option<Box<Listing>>,
     /// The map, if it came along and nobody has used it yet; and whether it came with an exclusive lease.
     extents: Option<(Vec<Extent>, bool)>,
 }
 
+/// A directory as it was listed, from the beginning.
+#[derive(Default)]
+struct Listing {
+    entries: Vec<Listed>,
+    /// There are no more.
+    whole: bool,
+}
+
+struct Listed {
+    cookie: u64,
+    ino: Ino,
+    kind: Kind,
+    name: Box<[u8]>,
+    /// Of `.` and `..` only: others are looked at anew each time.
+    attr: Option<Box<Attr>>,
+}
+
+impl Listed {
+    fn of(entry: &DirEntry) -> Self {
+        let DirEntry { cookie, ino, kind, name, attr } = entry;
+        let attr = attr.filter(|_| is_dot(name)).map(Box::new);
+        Self { cookie: *cookie, ino: *ino, kind: *kind, name: name[..].into(), attr }
+    }
+
+    fn entry(&self) -> DirEntry {
+        let Self { cookie, ino, kind, name, attr } = self;
+        DirEntry {
+            cookie: *cookie,
+            ino: *ino,
+            kind: *kind,
+            name: name.to_vec(),
+            attr: attr.as_deref().copied(),
+        }
+    }
+}
+
+/// Whether the name is that of the directory itself, or of the one that holds it.
+pub(super) fn is_dot(name: &[u8]) -> bool {
+    matches!(name, b"." | b"..")
+}
+
 impl Inode {
+    /// Only names are known, if anything is.
+    fn changed(&mut self) {
+        self.attr = None;
+        self.bare = false;
+        self.xattrs.clear();
+        (self.xattr_list, self.listing, self.extents) = (None, None, None);
+    }
+
     /// What `name` stands for is not known, as of `seq`.
     fn unknown(&mut self, seq: Seq, name: &[u8]) {
         if self.complete {
@@ -94,32 +152,40 @@ impl Known {
         self.shard(ino).lock().inodes.get(&ino)?.attr.map(|(_, attr)| attr)
     }
 
-    /// Notes attributes; false if they are out of date, or not of this session: then nothing else in the same
-    /// answer about this inode may be used later, either.
-    pub fn note(&self, at: At, attr: Attr) -> bool {
+    /// Attributes, and whether there are no extended ones.
+    pub fn attr_and_bare(&self, ino: Ino) -> Option<(Attr, bool)> {
+        let shard = self.shard(ino).lock();
+        let inode = shard.inodes.get(&ino)?;
+        Some((inode.attr?.1, inode.bare))
+    }
+
+    /// Notes an inode as an answer says it is; false if that is out of date, or not of this session: then nothing else
+    /// in the same answer about this inode may be used later, either. `exclusive`: it came with an exclusive lease,
+    /// which counts for its map unless it has become a shared one since.
+    pub fn note(&self, at: At, granted: Granted, exclusive: bool) -> bool {
+        let Granted { attr, bare, extents } = granted;
         let mut shard = self.shard(attr.ino).lock();
         if !shard.takes(at) {
             // It may be what this mount itself has changed, so what is known from before is out of date.
             if let Some(inode) = shard.inodes.get_mut(&attr.ino)
                 && inode.attr.is_some_and(|(seq, _)| seq < at.seq)
             {
-                inode.attr = None;
-                inode.xattrs.clear();
-                inode.extents = None;
+                inode.changed();
             }
             return false;
         }
         let inode = shard.inodes.entry(attr.ino).or_default();
         inode.seq = inode.seq.max(at.seq);
-        match &mut inode.attr {
-            Some((seq, _)) if *seq >= at.seq => {}
+        match inode.attr {
+            Some((seq, _)) if seq >= at.seq => return true,
             // Nothing has happened to it, so the rest is as it was, too.
-            Some((seq, same)) if *same == attr => *seq = at.seq,
-            _ => {
-                inode.attr = Some((at.seq, attr));
-                inode.xattrs.clear();
-                inode.extents = None;
-            }
+            Some((_, same)) if same == attr && inode.bare == bare => {}
+            _ => inode.changed(),
+        }
+        (inode.attr, inode.bare) = (Some((at.seq, attr)), bare);
+        if let Some(extents) = extents {
+            let exclusive = exclusive || inode.extents.as_ref().is_some_and(|(_, exclusive)| *exclusive);
+            inode.extents = Some((extents, exclusive));
         }
         true
     }
@@ -171,31 +237,77 @@ impl Known {
         }
     }
 
+    /// Notes entries of `dir` that come after the cookie `after`; `whole` if there are no more. They must be of the answer
+    /// that its attributes were noted from last.
+    pub fn note_listing(&self, at: At, dir: Ino, after: u64, entries: &[DirEntry], whole: bool) {
+        let mut shard = self.shard(dir).lock();
+        let takes = shard.takes(at);
+        let Some(inode) = shard.inodes.get_mut(&dir) else { return };
+        if !takes || inode.attr.is_none_or(|(seq, _)| seq != at.seq) {
+            return;
+        }
+        let mut listing = match inode.listing.take() {
+            _ if after == 0 => Box::<Listing>::default(),
+            // Nothing has happened to the directory since.
+            Some(listing) if listing.entries.last().is_some_and(|last| last.cookie == after) => listing,
+            other => {
+                inode.listing = other;
+                return;
+            }
+        };
+        if listing.entries.len() + entries.len() > LISTED {
+            return;
+        }
+        listing.entries.extend(entries.iter().map(Listed::of));
+        listing.whole = whole;
+        let named = |listed: &Listed| is_dot(&listed.name) || inode.names.contains_key(&listed.name);
+        inode.complete |= whole && listing.entries.iter().all(named);
+        inode.listing = Some(listing);
+    }
+
+    /// Up to `limit` entries of `dir` after the cookie `after`, without attributes but for `.` and `..`; `None` if the
+    /// master must be asked.
+    pub fn list(&self, dir: Ino, after: u64, limit: u32) -> Option<Vec<DirEntry>> {
+        let shard = self.shard(dir).lock();
+        let listing = shard.inodes.get(&dir)?.listing.as_ref()?;
+        let from = listing.entries.partition_point(|listed| listed.cookie <= after);
+        let some = listing.entries[from..].iter().take(limit as usize);
+        (listing.whole || some.len() > 0).then(|| some.map(Listed::entry).collect())
+    }
+
     /// The value of an extended attribute, or that there is none; `None` if the master must be asked.
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Option<Option<Vec<u8>>> {
-        self.shard(ino).lock().inodes.get(&ino)?.xattrs.get(name).cloned()
+        let shard = self.shard(ino).lock();
+        let inode = shard.inodes.get(&ino)?;
+        let other = inode.bare.then_some(None);
+        inode.xattrs.get(name).cloned().or(other)
     }
 
     /// Notes the value of an extended attribute. It was granted with the attributes.
     pub fn note_xattr(&self, at: At, ino: Ino, name: &[u8], value: Option<Vec<u8>>) {
+        self.note_of(at, ino, |inode| drop(inode.xattrs.insert(name.into(), value)));
+    }
+
+    /// The names of all extended attributes, each ended by a zero byte; `None` if the master must be asked.
+    pub fn xattr_list(&self, ino: Ino) -> Option<Vec<u8>> {
+        let shard = self.shard(ino).lock();
+        let inode = shard.inodes.get(&ino)?;
+        if inode.bare { Some(Vec::new()) } else { inode.xattr_list.clone() }
+    }
+
+    /// Notes the names of all extended attributes, likewise.
+    pub fn note_xattr_list(&self, at: At, ino: Ino, names: Vec<u8>) {
+        self.note_of(at, ino, |inode| inode.xattr_list = Some(names));
+    }
+
+    /// Notes something that is not older than the attributes that are known.
+    fn note_of(&self, at: At, ino: Ino, note: impl FnOnce(&mut Inode)) {
         let mut shard = self.shard(ino).lock();
         if shard.takes(at)
             && let Some(inode) = shard.inodes.get_mut(&ino)
             && inode.attr.is_some_and(|(seq, _)| seq <= at.seq)
         {
-            inode.xattrs.insert(name.into(), value);
-        }
-    }
-
-    /// Notes the map of a file that came with its attributes, and perhaps an exclusive lease; unless that has become a
-    /// shared one since the attributes were noted.
-    pub fn note_extents(&self, at: At, ino: Ino, extents: Vec<Extent>, exclusive: bool) {
-        let mut shard = self.shard(ino).lock();
-        if shard.takes(at)
-            && let Some(inode) = shard.inodes.get_mut(&ino)
-            && inode.attr.is_some_and(|(seq, _)| seq == at.seq)
-        {
-            inode.extents = Some((extents, exclusive));
+            note(inode);
         }
     }
 
@@ -215,7 +327,7 @@ impl Known {
         shard.floor = shard.floor.max(seq);
         if let Some(inode) = shard.inodes.get_mut(&dir) {
             inode.unknown(seq, name);
-            inode.attr = None;
+            (inode.attr, inode.listing) = (None, None);
         }
     }
 
