@@ -37,7 +37,7 @@ impl Core {
         if let Ok(MetaReply::Entries(entries)) = &mut result {
             let ns = self.ns.read();
             let mut grant = |ino: Ino, extents: u32| {
-                let found = as_granted(&ns, ino, extents).filter(|_| is_free(m, session, ino))?;
+                let found = if is_free(m, session, ino) { as_granted(&ns, ino, extents) } else { None }?;
                 m.leases.grant(ino, session, Mode::Shared, seq);
                 granted.push(found);
                 Some(())

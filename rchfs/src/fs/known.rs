@@ -178,8 +178,8 @@ impl Known {
         inode.seq = inode.seq.max(at.seq);
         match inode.attr {
             Some((seq, _)) if seq >= at.seq => return true,
-            // Nothing has happened to it, so the rest is as it was, too.
-            Some((_, same)) if same == attr && inode.bare == bare => {}
+            // Nothing has happened to it but that it was read, so the rest is as it was, too.
+            Some((_, same)) if (Attr { atime: attr.atime, ..same }) == attr && inode.bare == bare => {}
             _ => inode.changed(),
         }
         (inode.attr, inode.bare) = (Some((at.seq, attr)), bare);
@@ -404,6 +404,11 @@ mod tests {
         }
     }
 
+    /// With extended attributes, and a map that is too long to come along.
+    fn got(ino: u64, size: u64) -> Granted {
+        Granted { attr: attr(ino, size), bare: false, extents: None }
+    }
+
     fn at(seq: Seq) -> At {
         At { generation: 1, seq }
     }
@@ -412,17 +417,17 @@ mod tests {
     fn an_answer_that_a_revocation_overtook_is_not_noted() {
         let known = Known::new(1);
         known.revoke(10, Ino(5));
-        assert!(!known.note(at(9), attr(5, 1)));
+        assert!(!known.note(at(9), got(5, 1), false));
         assert_eq!(known.attr(Ino(5)), None);
-        assert!(known.note(at(11), attr(5, 2)));
+        assert!(known.note(at(11), got(5, 2), false));
         assert_eq!(known.attr(Ino(5)).unwrap().size, 2);
     }
 
     #[test]
     fn an_older_answer_does_not_replace_a_newer_one() {
         let known = Known::new(1);
-        known.note(at(7), attr(5, 70));
-        known.note(at(6), attr(5, 60));
+        known.note(at(7), got(5, 70), false);
+        known.note(at(6), got(5, 60), false);
         assert_eq!(known.attr(Ino(5)).unwrap().size, 70);
         known.note_name(at(7), Ino(5), b"a", Name::Free);
         known.note_name(at(6), Ino(5), b"a", Name::Is(Ino(9)));
@@ -432,36 +437,106 @@ mod tests {
     #[test]
     fn what_was_forgotten_is_not_brought_back_by_an_old_answer() {
         let known = Known::new(1);
-        known.note(at(7), attr(5, 70));
+        known.note(at(7), got(5, 70), false);
         assert_eq!(known.forget(Ino(5)), 7);
-        assert!(!known.note(at(6), attr(5, 60)));
+        assert!(!known.note(at(6), got(5, 60), false));
     }
 
     #[test]
     fn an_exclusive_lease_that_became_a_shared_one_before_its_map_was_noted_is_not_taken_for_exclusive() {
+        let with_map = |ino| Granted { extents: Some(Vec::new()), ..got(ino, 0) };
         let known = Known::new(1);
-        known.note(at(7), attr(5, 0));
         known.share(8, Ino(5));
-        known.note_extents(at(7), Ino(5), Vec::new(), true);
+        known.note(at(7), with_map(5), true);
         assert!(known.take_extents(Ino(5), true).is_none());
-        known.note(at(9), attr(6, 0));
-        known.note_extents(at(9), Ino(6), Vec::new(), true);
+        known.note(at(9), with_map(6), true);
+        // It was looked up once more: it is still held exclusively.
+        known.note(at(10), with_map(6), false);
         assert!(known.take_extents(Ino(6), true).is_some());
+        known.note(at(11), with_map(7), true);
+        known.share(12, Ino(7));
+        known.note(at(13), with_map(7), false);
+        assert!(known.take_extents(Ino(7), true).is_none());
+        assert!(known.take_extents(Ino(7), false).is_some());
+    }
+
+    fn entry(cookie: u64, name: &str) -> DirEntry {
+        DirEntry { cookie, ino: Ino(cookie), kind: Kind::File, name: name.into(), attr: None }
+    }
+
+    fn list(known: &Known, after: u64) -> Option<Vec<u64>> {
+        let listed = known.list(Ino(5), after, 100)?;
+        Some(listed.into_iter().map(|entry| entry.cookie).collect())
+    }
+
+    #[test]
+    fn a_listing_is_kept_in_parts_until_the_directory_changes() {
+        let known = Known::new(1);
+        let note = |seq: Seq, size: u64, after: u64, entries: &[DirEntry], whole: bool| {
+            known.note(at(seq), got(5, size), false);
+            entries.iter().for_each(|e| known.note_name(at(seq), Ino(5), &e.name, Name::Is(e.ino)));
+            known.note_listing(at(seq), Ino(5), after, entries, whole);
+        };
+        note(1, 70, 0, &[entry(3, "a"), entry(7, "b")], false);
+        assert_eq!((list(&known, 0), list(&known, 5)), (Some(vec![3, 7]), Some(vec![7])));
+        assert_eq!(list(&known, 7), None, "there may be more");
+        assert_eq!(known.name(Ino(5), b"c"), Name::Unknown);
+        note(2, 70, 7, &[entry(8, "c")], true);
+        assert_eq!((list(&known, 0), list(&known, 8)), (Some(vec![3, 7, 8]), Some(vec![])));
+        assert_eq!(known.name(Ino(5), b"d"), Name::Free, "all names are known");
+        // A part that does not follow on anything is of no use, nor one that something newer is known about.
+        note(3, 71, 3, &[entry(7, "b")], true);
+        assert_eq!(list(&known, 0), None);
+        known.note_listing(at(2), Ino(5), 0, &[entry(3, "a")], true);
+        assert_eq!(list(&known, 0), None);
+        note(4, 71, 0, &[entry(3, "a")], true);
+        known.revoke_name(5, Ino(5), b"x");
+        assert_eq!(list(&known, 0), None);
+        assert_eq!(known.name(Ino(5), b"x"), Name::Unknown);
+    }
+
+    #[test]
+    fn that_there_are_no_extended_attributes_is_known_until_there_are() {
+        let bare = |size| Granted { bare: true, ..got(5, size) };
+        let known = Known::new(1);
+        known.note(at(1), bare(1), false);
+        assert_eq!((known.xattr(Ino(5), b"user.a"), known.xattr_list(Ino(5))), (Some(None), Some(vec![])));
+        known.note(at(2), bare(2), false);
+        assert_eq!(known.xattr(Ino(5), b"user.a"), Some(None), "it was written, no more");
+        known.note(at(3), got(5, 2), false);
+        assert_eq!((known.xattr(Ino(5), b"user.a"), known.xattr_list(Ino(5))), (None, None));
+        known.note_xattr_list(at(3), Ino(5), b"user.b\0".to_vec());
+        known.note_xattr_list(at(2), Ino(5), b"old\0".to_vec());
+        assert_eq!(known.xattr_list(Ino(5)), Some(b"user.b\0".to_vec()));
+        known.note(at(4), got(5, 3), false);
+        assert_eq!(known.xattr_list(Ino(5)), None);
+    }
+
+    #[test]
+    fn that_an_inode_was_read_leaves_all_else_that_is_known() {
+        let known = Known::new(1);
+        known.note(at(1), got(5, 70), false);
+        known.note_listing(at(1), Ino(5), 0, &[entry(3, "a")], false);
+        let mut read = got(5, 70);
+        read.attr.atime.sec = 9;
+        known.note(at(2), read, false);
+        assert_eq!(known.attr(Ino(5)).unwrap().atime.sec, 9);
+        assert_eq!(list(&known, 0), Some(vec![3]));
     }
 
     #[test]
     fn answers_of_another_session_count_for_nothing() {
         let known = Known::new(1);
-        known.note(at(7), attr(5, 70));
+        known.note(at(7), got(5, 70), false);
         known.clear(2);
         assert_eq!(known.attr(Ino(5)), None);
-        assert!(!known.note(at(8), attr(5, 80)));
+        assert!(!known.note(at(8), got(5, 80), false));
     }
 
     #[test]
     fn what_an_answer_that_is_not_noted_has_changed_is_not_known_any_more() {
         let known = Known::new(1);
-        known.note(at(1), attr(5, 0));
+        known.note(at(1), got(5, 0), false);
         known.note_name(at(1), Ino(5), b"made", Name::Free);
         known.note_name(at(5), Ino(5), b"newer", Name::Free);
         // Another name is revoked before the answer arrives that "made" was made.
@@ -470,16 +545,16 @@ mod tests {
         known.note_name(at(2), Ino(5), b"newer", Name::Is(Ino(7)));
         assert_eq!(known.name(Ino(5), b"made"), Name::Unknown);
         assert_eq!(known.name(Ino(5), b"newer"), Name::Free);
-        known.note(at(6), attr(9, 1));
+        known.note(at(6), got(9, 1), false);
         known.share(8, Ino(9));
-        assert!(!known.note(at(7), attr(9, 2)));
+        assert!(!known.note(at(7), got(9, 2), false));
         assert_eq!(known.attr(Ino(9)), None);
     }
 
     #[test]
     fn a_directory_made_here_has_no_other_names_until_somebody_else_changes_one() {
         let known = Known::new(1);
-        known.note(at(1), attr(5, 0));
+        known.note(at(1), got(5, 0), false);
         assert_eq!(known.name(Ino(5), b"a"), Name::Unknown);
         known.note_empty(at(1), Ino(5));
         assert_eq!(known.name(Ino(5), b"a"), Name::Free);
@@ -498,18 +573,18 @@ mod tests {
     #[test]
     fn attributes_that_have_not_changed_leave_what_else_is_known() {
         let known = Known::new(1);
-        known.note(at(1), attr(5, 70));
+        known.note(at(1), got(5, 70), false);
         known.note_xattr(at(2), Ino(5), b"user.a", None);
-        known.note(at(3), attr(5, 70));
+        known.note(at(3), got(5, 70), false);
         assert_eq!(known.xattr(Ino(5), b"user.a"), Some(None));
-        known.note(at(4), attr(5, 71));
+        known.note(at(4), got(5, 71), false);
         assert_eq!(known.xattr(Ino(5), b"user.a"), None);
     }
 
     #[test]
     fn a_revoked_name_leaves_the_other_names() {
         let known = Known::new(1);
-        known.note(at(1), attr(5, 0));
+        known.note(at(1), got(5, 0), false);
         known.note_name(at(1), Ino(5), b"a", Name::Is(Ino(6)));
         known.note_name(at(2), Ino(5), b"b", Name::Is(Ino(7)));
         known.revoke_name(3, Ino(5), b"a");
