@@ -84,7 +84,10 @@ fn measure(store: Option<&Path>, count: u64) {
         // Inode numbers follow each other, and so do the pages.
         let (ino, run) = (Ino(first), PageId::new(i + 1).and_then(|page| PageRun::new(page, 1)));
         let extents = run.map(|run| Extent { at: 0, run }).into_iter().collect();
-        ask(&master, MetaRequest::Commit { ino, extents, size: 4096, touch: true, kill_suid: false });
+        ask(
+            &master,
+            MetaRequest::Commit { ino, extents, size: 4096, touch: true, kill_suid: false, set: None },
+        );
         first += 1;
     });
     println!("  {} bytes a file with a page", resident().saturating_sub(before) / count);

@@ -359,9 +359,10 @@ fn plan(e: &mut Edit, request: MetaRequest) -> Result<MetaReply, MetaError> {
         MetaRequest::Rename { parent, name, new_parent, new_name, mode } => {
             ops::rename(e, &ops::Rename { parent, name, new_parent, new_name, mode })
         }
-        MetaRequest::Commit { ino, extents, size, touch, kill_suid } => {
-            ops::commit(e, &ops::Commit { ino, extents, size, touch, kill_suid })
+        MetaRequest::Commit { ino, extents, size, touch, kill_suid, set } => {
+            ops::commit(e, &ops::Commit { ino, extents, size, touch, kill_suid, set })
         }
+        MetaRequest::Accessed { times } => ops::accessed(e, &times),
         MetaRequest::Punch { ino, from, to } => ops::punch(e, ino, from, to),
         MetaRequest::Clone { from, to, pages, size, expect } => ops::clone(e, from, to, pages, size, expect),
         MetaRequest::SetXattr { ino, caller, name, value, mode } => {

@@ -83,7 +83,7 @@ fn request(world: &World, i: u64) -> MetaRequest {
     };
     let commit = |at, count| {
         let extents = vec![Extent { at, run: world.daemon.alloc(count) }];
-        MetaRequest::Commit { ino: Ino(3), extents, size: 9 * PAGE, touch: true, kill_suid: true }
+        MetaRequest::Commit { ino: Ino(3), extents, size: 9 * PAGE, touch: true, kill_suid: true, set: None }
     };
     let name = b"user.a".to_vec();
     match i {

@@ -15,6 +15,7 @@ mod handles;
 mod held;
 mod inodes;
 pub mod io;
+mod kept;
 mod known;
 pub mod locks;
 mod map;

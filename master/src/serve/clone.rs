@@ -7,7 +7,7 @@
 //! **The copy's one commit point is the store's batch.** Up to there a failure leaves nothing; after it nothing
 //! can fail. A master that dies has the clone, or not, by whether the batch is whole.
 
-use super::mount::Effects;
+use super::mount::{Effects, as_granted};
 use super::{Core, refused};
 use crate::mounts::tree::{Frozen, Tree};
 use crate::mounts::{Mounts, Parked};
@@ -74,11 +74,11 @@ impl Core {
                 Frozen::Waits | Frozen::Gone => return,
             }
         };
-        self.enter(|_, m, fx| {
-            let granted = result.iter().cloned().collect();
+        self.enter(|core, m, fx| {
             let Some((parked, seq)) = m.cloned(id, result.as_ref().ok().map(|attr| attr.ino)) else { return };
-            let result = result.map(MetaReply::Attr);
-            let answer = Answered { seq, result, granted, extents: None };
+            let made = result.as_ref().ok().and_then(|attr| as_granted(&core.ns.read(), attr.ino, 0));
+            let (granted, result) = (made.into_iter().collect(), result.map(MetaReply::Attr));
+            let answer = Answered { seq, result, granted };
             fx.answers.push((parked.answer, Ok(MountReply::Answer(answer))));
         });
     }

@@ -18,14 +18,14 @@ use crate::locks::{self, Owner};
 use crate::mounts::leases::{Mode, Need};
 use crate::mounts::tree::Tree;
 use crate::mounts::{LockWait, Mounts, Parked, needs};
-use crate::namespace::ops;
+use crate::namespace::{Namespace, ops};
 use parking_lot::MutexGuard;
 use pool::addr::PageRun;
 use pool::proto::Reply;
 use pool::proto::meta::{Attr, Ino, Kind, MetaReply, MetaRequest};
 use pool::proto::mount::{
-    Acknowledged, Answer as Answered, FEW_EXTENTS, Lock, LockFamily, LockHow, Locked, MountError, MountReply,
-    MountRequest, Revoked, Seq,
+    Acknowledged, Answer as Answered, FEW_EXTENTS, Granted, Lock, LockFamily, LockHow, Locked, MountError,
+    MountReply, MountRequest, Revoked, Seq,
 };
 use pool::transport::Answer;
 use std::collections::HashSet;
@@ -82,7 +82,7 @@ impl Core {
                 drop(m);
                 answer(Reply::Mount(if there {
                     let result = self.serve(request);
-                    Ok(MountReply::Answer(Answered { seq: 0, result, granted: Vec::new(), extents: None }))
+                    Ok(MountReply::Answer(Answered { seq: 0, result, granted: Vec::new() }))
                 } else {
                     Err(MountError::Expired)
                 }));
@@ -142,8 +142,8 @@ impl Core {
             MountRequest::Do { session, request: MetaRequest::CloneTree { from, to, caller } } => {
                 self.begin_clone(m, session, Tree::new(from, to, caller), answer, fx);
             }
-            MountRequest::Do { session, request: request @ MetaRequest::ReadDir { ino, .. } } => {
-                let listed = self.list(m, session, ino, request);
+            MountRequest::Do { session, request: request @ MetaRequest::ReadDir { ino, plus, .. } } => {
+                let listed = self.list(m, session, ino, plus, request);
                 fx.answers.push((answer, listed));
             }
             request @ (MountRequest::Take { session, .. } | MountRequest::Do { session, .. }) => {
@@ -269,28 +269,24 @@ impl Core {
         grants.dedup_by_key(|(ino, _)| *ino);
         let ns = self.ns.read();
         let mut granted = Vec::with_capacity(grants.len());
-        for (ino, mode) in grants {
-            if let Ok(attr) = ns.attr(ino) {
-                m.leases.grant(ino, session, mode, seq);
-                granted.push(attr);
-            }
-        }
-        let extents = match (&request, &result) {
-            (MetaRequest::Lookup { .. }, Ok(MetaReply::Attr(attr))) if attr.kind == Kind::File => {
-                match ops::map(&ns, attr.ino, 0, FEW_EXTENTS) {
-                    Ok(MetaReply::Map { extents, shared, next: None, .. }) if shared.is_empty() => {
-                        Some(extents)
-                    }
-                    _ => None,
-                }
+        let with_map = match (&request, &result) {
+            (MetaRequest::Lookup { .. } | MetaRequest::Make { .. }, Ok(MetaReply::Attr(attr))) => {
+                Some(attr.ino)
             }
             _ => None,
         };
+        for (ino, mode) in grants {
+            let extents = if with_map == Some(ino) { FEW_EXTENTS } else { 0 };
+            if let Some(found) = as_granted(&ns, ino, extents) {
+                m.leases.grant(ino, session, mode, seq);
+                granted.push(found);
+            }
+        }
         drop(ns);
         if let Some(attr) = nameless(&request, &result) {
             self.orphaned(m, attr.ino, session, fx);
         }
-        Attempt::Done(Ok(MountReply::Answer(Answered { seq, result, granted, extents })))
+        Attempt::Done(Ok(MountReply::Answer(Answered { seq, result, granted })))
     }
 
     /// Has revoked what is in the way of `session`. What must be acknowledged first, also by itself.
@@ -476,13 +472,22 @@ fn waits_for_disk(request: &MountRequest) -> bool {
 }
 
 fn needs_no_lease(request: &MetaRequest) -> bool {
-    matches!(
-        request,
-        MetaRequest::Sync
-            | MetaRequest::StatFs
-            | MetaRequest::ReadLink { .. }
-            | MetaRequest::ReadDir { plus: false, .. }
-    )
+    matches!(request, MetaRequest::Sync | MetaRequest::StatFs | MetaRequest::ReadLink { .. })
+}
+
+/// An inode as a mount is granted it, with its map if that has at most `extents` runs of pages and shares none.
+pub(super) fn as_granted(ns: &Namespace, ino: Ino, extents: u32) -> Option<Granted> {
+    let inode = ns.get(ino)?;
+    let attr = ns.attr(ino).ok()?;
+    let map = match attr.kind {
+        Kind::File if extents > 0 => ops::map(ns, ino, 0, extents).ok(),
+        _ => None,
+    };
+    let extents = match map {
+        Some(MetaReply::Map { extents, shared, next: None, .. }) if shared.is_empty() => Some(extents),
+        _ => None,
+    };
+    Some(Granted { attr, bare: inode.xattrs.is_none(), extents })
 }
 
 fn is_change(request: &MetaRequest) -> bool {

@@ -62,6 +62,8 @@ pub enum Op {
         size: u64,
         touch: bool,
         kill: bool,
+        /// Mode, owner and modification time to set with it.
+        set: Option<(Option<u16>, Option<u32>, Option<SetTime>)>,
     },
     /// Commits some pages of a file again, where they are.
     Again {
@@ -112,6 +114,9 @@ fn op() -> impl Strategy<Value = Op> {
         Just(SetTime::Now),
         (-5i64..5, 0u32..1_000_000_000).prop_map(|(sec, nsec)| SetTime::At(Time { sec, nsec })),
     ];
+    let set = (prop::option::of(0u16..0o10000), prop::option::of(0u32..3), prop::option::of(time.clone()));
+    let set = prop::option::of(set);
+    let runs = || prop::collection::vec((0u8..8, 1u8..6), 0..4);
     let times = (i(), prop::option::of(time.clone()), prop::option::of(time), any::<bool>());
     prop_oneof![
         10 => (i(), n(), 0u8..9, any::<bool>(), 0u16..0o10000, 0u16..0o1000).prop_map(
@@ -131,8 +136,8 @@ fn op() -> impl Strategy<Value = Op> {
             mtime,
             ctime: set.then_some(Time { sec: 9, nsec: 9 }),
         }),
-        8 => (i(), prop::collection::vec((0u8..8, 1u8..6), 0..4), 0u64..50 * PAGE, any::<bool>(), any::<bool>())
-            .prop_map(|(ino, runs, size, touch, kill)| Op::Commit { ino, runs, size, touch, kill }),
+        8 => (i(), runs(), 0u64..50 * PAGE, any::<bool>(), any::<bool>(), set)
+            .prop_map(|(ino, runs, size, touch, kill, set)| Op::Commit { ino, runs, size, touch, kill, set }),
         2 => (i(), 1usize..4).prop_map(|(ino, step)| Op::Again { ino, step }),
         3 => (i(), 0u64..30, 0u64..40).prop_map(|(ino, from, to)| Op::Punch { ino, from, to }),
         6 => ((i(), 0u64..20), (i(), 0u64..20), 0u64..20, 0u64..50 * PAGE)
@@ -245,7 +250,7 @@ pub fn request(op: &Op, inos: &Inos, model: &Model, daemon: &FakeDaemon) -> Opti
         Op::Times { ino, atime, mtime, ctime } => {
             setattr(ino, false, SetAttr { atime, mtime, ctime, ..none })
         }
-        Op::Commit { ino, ref runs, size, touch, kill } => {
+        Op::Commit { ino, ref runs, size, touch, kill, set } => {
             let mut at = 0;
             let mut extents = Vec::new();
             for &(gap, count) in runs {
@@ -253,7 +258,8 @@ pub fn request(op: &Op, inos: &Inos, model: &Model, daemon: &FakeDaemon) -> Opti
                 extents.push(Extent { at, run: daemon.alloc(count.into()) });
                 at += u64::from(count);
             }
-            Some(MetaRequest::Commit { ino: inos.pick(ino), extents, size, touch, kill_suid: kill })
+            let set = set.map(|(perm, uid, mtime)| SetAttr { perm, uid, mtime, ..none });
+            Some(MetaRequest::Commit { ino: inos.pick(ino), extents, size, touch, kill_suid: kill, set })
         }
         Op::Again { ino, step } => {
             let ino = inos.pick(ino);
@@ -262,7 +268,7 @@ pub fn request(op: &Op, inos: &Inos, model: &Model, daemon: &FakeDaemon) -> Opti
             let once = |page: u64| all().filter(|(_, p)| **p == page).count() == 1;
             let pages = all().filter(|(_, page)| once(**page));
             let extents = pages.step_by(step).map(|(&at, &page)| Extent { at, run: run(page, 1) }).collect();
-            Some(MetaRequest::Commit { ino, extents, size: 0, touch: false, kill_suid: false })
+            Some(MetaRequest::Commit { ino, extents, size: 0, touch: false, kill_suid: false, set: None })
         }
         Op::Punch { ino, from, to } => Some(MetaRequest::Punch { ino: inos.pick(ino), from, to }),
         Op::Clone { from, to, pages, size } => Some(MetaRequest::Clone {
@@ -316,8 +322,11 @@ pub fn expected(
             model.setattr(*ino, *caller, set, now)?;
             *ino
         }
-        MetaRequest::Commit { ino, extents, size, touch, kill_suid } => {
+        MetaRequest::Commit { ino, extents, size, touch, kill_suid, set } => {
             model.commit(*ino, extents, *size, *touch, *kill_suid, now)?;
+            if let Some(set) = set {
+                model.setattr(*ino, caller(false), set, now)?;
+            }
             *ino
         }
         MetaRequest::Punch { ino, from, to } => {

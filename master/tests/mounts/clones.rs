@@ -23,7 +23,8 @@ fn tree(world: &World, a: &Mount, b: &Mount) -> (Ino, Ino) {
         let dir = mount.dir(top, name);
         let first = mount.file(dir, "0");
         let extents = vec![Extent { at: 1, run: world.daemon.alloc(3) }];
-        let commit = MetaRequest::Commit { ino: first, extents, size: 9, touch: true, kill_suid: false };
+        let commit =
+            MetaRequest::Commit { ino: first, extents, size: 9, touch: true, kill_suid: false, set: None };
         mount.attr_of(commit).unwrap();
         for file in 1..FILES {
             mount.file(dir, &file.to_string());

@@ -92,10 +92,62 @@ fn a_commit_that_makes_no_sense_is_refused_and_changes_nothing() {
 fn set_id_bits_go_when_the_mount_says_so() {
     let f = Fixture::new();
     let a = f.make_as(USER, Ino::ROOT, "a", NewNode::File, 0o6755, 0).unwrap();
-    let kill = MetaRequest::Commit { ino: a.ino, extents: vec![], size: 0, touch: false, kill_suid: true };
+    let kill = MetaRequest::Commit {
+        ino: a.ino,
+        extents: vec![],
+        size: 0,
+        touch: false,
+        kill_suid: true,
+        set: None,
+    };
     let after = f.attr_of(kill.clone()).unwrap();
     assert_eq!(after, Attr { perm: 0o755, ctime: f.now(), ..a });
     assert_eq!(f.attr_of(kill).unwrap(), after, "nothing is left to clear");
+}
+
+#[test]
+fn attributes_that_come_with_what_was_written_are_set_after_it() {
+    let f = Fixture::new();
+    let a = f.make_as(USER, Ino::ROOT, "a", NewNode::File, 0o6755, 0).unwrap();
+    let time = Time { sec: 7, nsec: 8 };
+    let set = SetAttr { mtime: Some(SetTime::At(time)), uid: Some(5), ..SetAttr::default() };
+    let commit = |set: SetAttr| MetaRequest::Commit {
+        ino: a.ino,
+        extents: vec![],
+        size: 9,
+        touch: true,
+        kill_suid: false,
+        set: Some(set),
+    };
+    let after = f.attr_of(commit(set)).unwrap();
+    assert_eq!(after, Attr { perm: 0o755, uid: 5, size: 9, mtime: time, ctime: f.now(), ..a });
+    let later = f.attr_of(commit(SetAttr { perm: Some(0o4711), ..SetAttr::default() })).unwrap();
+    assert_eq!(later, Attr { perm: 0o4711, mtime: f.now(), ctime: f.now(), ..after });
+    for bad in [
+        SetAttr { size: Some(0), ..SetAttr::default() },
+        SetAttr { uid: Some(u32::MAX), ..SetAttr::default() },
+        SetAttr { atime: Some(SetTime::At(Time { sec: 0, nsec: 1_000_000_000 })), ..SetAttr::default() },
+    ] {
+        assert!(matches!(f.attr_of(commit(bad)), Err(MetaError::Invalid(_))), "{bad:?}");
+    }
+    assert_eq!(f.attr(a.ino), later);
+    f.check();
+}
+
+#[test]
+fn access_times_of_many_are_set_at_once_and_what_is_gone_is_left_out() {
+    let f = Fixture::new();
+    let (a, b) = (f.file(Ino::ROOT, "a"), f.file(Ino::ROOT, "b"));
+    let before = (f.attr(a), f.attr(b));
+    f.unlink(Ino::ROOT, "b").unwrap();
+    f.forget(b);
+    let (one, other) = (Time { sec: 5, nsec: 6 }, Time { sec: 7, nsec: 8 });
+    let accessed = |times| f.ask(MetaRequest::Accessed { times });
+    assert_eq!(accessed(vec![(b, other), (a, one)]), Ok(MetaReply::Done));
+    assert_eq!(f.attr(a), Attr { atime: one, ..before.0 });
+    assert!(accessed(vec![(a, other), (a, Time { sec: 0, nsec: u32::MAX })]).is_err());
+    assert_eq!(f.attr(a).atime, one);
+    f.check();
 }
 
 #[test]

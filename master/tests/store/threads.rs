@@ -18,8 +18,11 @@ fn work(world: &World, master: &Master, thread: u64) {
         let ino = make(own, &name, if i % 3 == 0 { NewNode::Dir } else { NewNode::File });
         if i % 3 != 0 {
             let extents = vec![Extent { at: 0, run: world.daemon.alloc(2) }];
-            ask(master, MetaRequest::Commit { ino, extents, size: 1, touch: true, kill_suid: false })
-                .unwrap();
+            ask(
+                master,
+                MetaRequest::Commit { ino, extents, size: 1, touch: true, kill_suid: false, set: None },
+            )
+            .unwrap();
         }
         let common = || (Ino::ROOT, format!("common{}", i % 7).into_bytes());
         let mode = if i % 5 == 0 { RenameMode::Exchange } else { RenameMode::Replace };

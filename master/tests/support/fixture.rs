@@ -295,7 +295,7 @@ impl Fixture {
 
     pub fn commit(&self, ino: Ino, extents: &[Extent], size: u64) -> Result<Attr> {
         let extents = extents.to_vec();
-        self.attr_of(MetaRequest::Commit { ino, extents, size, touch: true, kill_suid: false })
+        self.attr_of(MetaRequest::Commit { ino, extents, size, touch: true, kill_suid: false, set: None })
     }
 
     /// Gives `count` new pages to a file from its page `at` on, and sets its size to match.

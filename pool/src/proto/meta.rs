@@ -303,6 +303,14 @@ pub enum MetaRequest {
         touch: bool,
         /// Clear set-user-id, and set-group-id where group execution is allowed.
         kill_suid: bool,
+        /// After all that, set these attributes. Not the size.
+        set: Option<SetAttr>,
+    },
+    /// These inodes were read, when: sets access times and nothing else. What does not exist is left out. Answered by
+    /// [`MetaReply::Done`].
+    Accessed {
+        /// Inodes and times.
+        times: Vec<(Ino, Time)>,
     },
     /// Frees the pages `from..to` of a file, which become a hole. Answered by [`MetaReply::Attr`].
     Punch {

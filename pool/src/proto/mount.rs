@@ -27,8 +27,10 @@ pub const LEASE: Duration = Duration::from_secs(3);
 pub const ACKNOWLEDGE: Duration = Duration::from_secs(2);
 /// How long the master keeps a poll that it has nothing to say to.
 pub const POLL: Duration = Duration::from_millis(800);
-/// Maps of at most so many extents come along with what was asked about the file.
+/// Maps of at most so many extents come along with a file that is looked up.
 pub const FEW_EXTENTS: u32 = 32;
+/// Maps of at most so many extents come along with the files of a directory that is listed.
+pub const LISTED_EXTENTS: u32 = 4;
 
 /// The place of an answer or a revocation in the order of all.
 pub type Seq = u64;
@@ -59,8 +61,8 @@ pub enum MountRequest {
         session: u64,
     },
     /// An operation. Answered by [`MountReply::Answer`]. When a directory is listed with attributes,
-    /// those of which the mount has a lease then are not in the entries but among what is granted; and if the directory
-    /// is, too, what its names stand for may be kept.
+    /// those of which the mount has a lease then are not in the entries but among what is granted. If the directory
+    /// itself is, what its names stand for may be kept, and the listing.
     Do {
         /// The session.
         session: u64,
@@ -230,9 +232,18 @@ pub struct Answer {
     pub seq: Seq,
     /// The result.
     pub result: Result<MetaReply, MetaError>,
-    /// Attributes after it of inodes that the mount now has a lease of.
-    pub granted: Vec<Attr>,
-    /// The map of the file that was looked up, if it is a short one.
+    /// Inodes that the mount now has a lease of, as they are after it.
+    pub granted: Vec<Granted>,
+}
+
+/// An inode that a mount has a lease of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Granted {
+    /// Attributes.
+    pub attr: Attr,
+    /// It has no extended attributes at all, access control lists included.
+    pub bare: bool,
+    /// The map of a file that was made, looked up or listed, if it is a short one without pages that are in other places too.
     pub extents: Option<Vec<Extent>>,
 }
 

@@ -4,6 +4,7 @@
 //! [`clone`](super::clone) locks the states of two files, that of the lower inode number first. See also
 //! [`shared`](super::shared).
 
+use super::kept::Kept;
 use super::map::ExtentMap;
 use parking_lot::{Condvar, Mutex, RwLock};
 use pool::addr::PageRun;
@@ -31,6 +32,8 @@ pub struct File {
     /// Handles that can write, also through a mapping. Counted up only while the file is held exclusively; from then on
     /// it is held so or not at all.
     pub writers: AtomicU32,
+    /// Of these, those that were opened or written through since a descriptor of them was last closed.
+    pub at_work: AtomicU32,
     /// A thread asks the master for a lease; others wait for it. Never locked while anything is waited for.
     pub asking: Mutex<bool>,
     /// That is over.
@@ -72,7 +75,9 @@ pub struct State {
     pub pending: ExtentMap,
     /// What [`Pool::lapses`](pool::Pool::lapses) said when the first of them was taken.
     pub lapses: u64,
-    /// The master does not know of all pages, or not of the size.
+    /// Attributes that the master does not know of, either.
+    pub kept: Option<Kept>,
+    /// The master does not know of all pages, or not of the size, or of attributes that are kept back.
     pub dirty: bool,
     /// The master was told of pages in `pending` and did not answer: perhaps they are the file's, and of its clones.
     pub unsure: bool,
@@ -103,6 +108,7 @@ impl File {
             cached_writers: AtomicU32::new(0),
             atime_good_until: AtomicI64::new(i64::MIN),
             writers: AtomicU32::new(0),
+            at_work: AtomicU32::new(0),
             asking: Mutex::new(false),
             asked: Condvar::new(),
             fills: AtomicU64::new(0),
@@ -160,4 +166,6 @@ pub struct Handle {
     pub file: Arc<File>,
     /// What for.
     pub access: Access,
+    /// A descriptor of it was closed, and it was not written through since.
+    pub idle: AtomicBool,
 }

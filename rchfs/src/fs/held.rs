@@ -1,7 +1,8 @@
 //! Leases on files: how they are had, and what this mount keeps back under them.
 //!
-//! Under an exclusive lease new pages and a new size are not told to the master at each write, but all together:
-//! within [`Fs::tend`]'s time, at fsync(2), when somebody asks for the attributes, and before the lease is given up.
+//! Under an exclusive lease new pages, a new size, and attributes that were set ([`kept`](super::kept)) are not told to
+//! the master one by one, but all together: within [`Fs::tend`]'s time, at close(2) and fsync(2), when somebody asks for
+//! the attributes, and before the lease is given up.
 
 use super::Fs;
 use super::error::{FsError, Result};
@@ -14,7 +15,7 @@ use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use pool::addr::PageRun;
 use pool::proto::NodeId;
 use pool::proto::meta::{Attr, Extent, Ino, MetaReply, MetaRequest};
-use pool::proto::mount::{Acknowledged, MountError, MountReply, MountRequest, Revoke};
+use pool::proto::mount::{Acknowledged, Granted, MountError, MountReply, MountRequest, Revoke};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -37,6 +38,7 @@ pub enum Polled {
 struct Taken {
     at: At,
     attr: Attr,
+    granted: Granted,
     extents: Vec<Extent>,
     shared: Vec<PageRun>,
 }
@@ -118,7 +120,7 @@ impl Fs {
             other => other?,
         };
         let mut state = file.state.write();
-        if shared.known.note(taken.at, taken.attr) && state.held < held {
+        if shared.known.note(taken.at, taken.granted, false) && state.held < held {
             *state = State::of(held, taken.attr, taken.extents, &taken.shared);
         }
         Ok(())
@@ -160,18 +162,21 @@ impl Fs {
             return Ok(());
         }
         let extents: Vec<Extent> = state.pending.extents().collect();
+        let set = state.kept.map(|kept| kept.to_tell(touch));
         let request =
-            MetaRequest::Commit { ino: file.ino, extents, size: state.size, touch, kill_suid: false };
+            MetaRequest::Commit { ino: file.ino, extents, size: state.size, touch, kill_suid: false, set };
         match shared.meta_held(&request) {
             Ok(MetaReply::Attr(_)) => {
-                state.pending = ExtentMap::default();
+                (state.pending, state.kept) = (ExtentMap::default(), None);
                 (state.dirty, state.unsure) = (false, false);
                 Ok(())
             }
             Ok(_) => Err(Self::bad_reply()),
             Err(why) => {
                 state.unsure |= !matches!(why, FsError::Lost);
-                file.touched.store(true, Ordering::Release);
+                if touch {
+                    file.touched.store(true, Ordering::Release);
+                }
                 Err(why)
             }
         }
@@ -327,7 +332,7 @@ fn take_again(shared: &Shared, file: &File, known: Option<Attr>) -> bool {
     state.pending.extents().for_each(|extent| map.insert(extent));
     let same = stamp(&taken.attr) == stamp(&known)
         && map.same_pages(&state.map)
-        && shared.known.note(taken.at, taken.attr);
+        && shared.known.note(taken.at, taken.granted, false);
     if same {
         (state.held, state.map) = (Held::Exclusive, map);
     }
@@ -345,6 +350,8 @@ fn take(shared: &Shared, ino: Ino, exclusive: bool) -> Result<Taken> {
     let MetaReply::Map { attr, mut extents, shared: mut in_others, mut next } = answer.result? else {
         return Err(FsError::BadReply(NodeId::Master));
     };
+    let granted = answer.granted.into_iter().find(|granted| granted.attr.ino == ino);
+    let granted = granted.ok_or(FsError::BadReply(NodeId::Master))?;
     while let Some(from) = next {
         let request = MetaRequest::Map { ino, from, limit: 4096 };
         let message = MountRequest::Do { session: current.number, request };
@@ -359,5 +366,5 @@ fn take(shared: &Shared, ino: Ino, exclusive: bool) -> Result<Taken> {
         next = then;
     }
     in_others.sort_unstable_by_key(|run| run.first);
-    Ok(Taken { at, attr, extents, shared: in_others })
+    Ok(Taken { at, attr, granted, extents, shared: in_others })
 }

@@ -74,6 +74,9 @@ impl Fs {
         if !handle.access.write {
             return Err(FsError::WrongAccess);
         }
+        if flags.origin == Origin::Program {
+            self.begins_work(&handle);
+        }
         self.write_file(&handle.file, at, data, flags)
     }
 
@@ -81,16 +84,18 @@ impl Fs {
     /// append; whether it was, and where the data is then.
     pub fn append(&self, handle: u64, data: &[u8], flags: WriteFlags) -> Result<Option<u64>> {
         let handle = self.handles.get(handle)?;
-        let Handle { file, access } = &*handle;
+        let Handle { file, access, .. } = &*handle;
         if self.shared.is_none() || !access.append || !access.write || flags.origin == Origin::Cache {
             return Ok(None);
         }
+        self.begins_work(&handle);
         self.check_lost(file)?;
         let mut state = self.exclusive(file)?;
         let at = state.size;
         let end = at.checked_add(data.len() as u64).filter(|&e| e <= FILE_SIZE_MAX).ok_or(FsError::TooBig)?;
         file.wrote(true);
         if flags.kill_suid {
+            self.tell_set(file, &mut state)?;
             self.kill_suid(file)?;
         }
         self.extend(file, &mut state, at..end, data, flags)?;
@@ -134,6 +139,7 @@ impl Fs {
         let mut state = self.exclusive(file)?;
         file.wrote(true);
         if flags.kill_suid {
+            self.tell_set(file, &mut state)?;
             self.kill_suid(file)?;
         }
         if !cached {
@@ -147,7 +153,7 @@ impl Fs {
         self.extend(file, &mut state, at..end, &data[..(end - at) as usize], flags)
     }
 
-    /// Set-id bits of the file go. It must be held exclusively.
+    /// Set-id bits of the file go. It must be held exclusively, with nothing set that the master does not know of.
     pub(super) fn kill_suid(&self, file: &File) -> Result<()> {
         self.commit(file, vec![], 0, WriteFlags { origin: Origin::Program, kill_suid: true })
     }
@@ -259,7 +265,8 @@ impl Fs {
     ) -> Result<()> {
         let touch = flags.origin == Origin::Program;
         let kill_suid = flags.kill_suid;
-        self.meta_held(MetaRequest::Commit { ino: file.ino, extents, size, touch, kill_suid }).map(drop)
+        let set = None;
+        self.meta_held(MetaRequest::Commit { ino: file.ino, extents, size, touch, kill_suid, set }).map(drop)
     }
 
     /// Zeroes those bytes of `range` that are in pages, which become the file's own.
@@ -305,6 +312,7 @@ impl Fs {
 
     /// Makes the namespace survive loss of power.
     pub fn fsync_names(&self) -> Result<()> {
+        self.tell_all_set()?;
         self.meta(MetaRequest::Sync).map(drop)
     }
 }

@@ -5,14 +5,14 @@ use super::Fs;
 use super::clone::CLONE_XATTR;
 use super::error::{FsError, Result};
 use super::file::{Access, File, Handle, Held, State};
-use super::known::Name;
+use super::known::{Name, is_dot};
 use super::space::Origin;
 use pool::proto::meta::{
     Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaError, MetaReply, MetaRequest, NAME_MAX, NewNode,
     RenameMode, SetAttr, XattrMode,
 };
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The extended attribute, of every inode of a mount that shares its files with others, that says how many messages
 /// about files the mount has sent to the master. It is not listed.
@@ -41,7 +41,7 @@ impl Fs {
             None => self.meta_attr(MetaRequest::Lookup { parent, name: name.to_vec() })?,
         };
         self.inodes.looked_up(attr.ino);
-        Ok(self.with_size(attr))
+        Ok(self.as_kept(attr))
     }
 
     /// What is known of the name under a lease, if anything is.
@@ -56,13 +56,6 @@ impl Fs {
             Name::Free => Some(Err(MetaError::NotFound.into())),
             Name::Unknown => None,
         }
-    }
-
-    /// The size of a file is what this mount has made of it.
-    fn with_size(&self, attr: Attr) -> Attr {
-        let Some(file) = self.shared.as_ref().and_then(|_| self.inodes.live(attr.ino)) else { return attr };
-        let state = file.state.read();
-        if state.dirty { Attr { size: state.size, ..attr } } else { attr }
     }
 
     /// Attributes, without a message if they are known under a lease.
@@ -93,7 +86,7 @@ impl Fs {
             }
             self.flush_times(&file)?;
         }
-        self.getattr_known(ino)
+        self.getattr_known(ino).map(|attr| self.as_kept(attr))
     }
 
     /// Whether the attributes of `ino` may change without the kernel's doing.
@@ -112,7 +105,13 @@ impl Fs {
                 result
             }
             None => {
+                if let Some(shared) = self.shared.as_ref().filter(|_| set.atime.is_some()) {
+                    shared.forget_atime(ino);
+                }
                 if let Some(file) = self.inodes.live(ino) {
+                    if let Some(attr) = self.set_later(&file, set)? {
+                        return Ok(attr);
+                    }
                     // What was written before must not move a time that is set after it.
                     self.flush_times(&file)?;
                     file.atime_good_until.store(i64::MIN, Ordering::Relaxed);
@@ -199,6 +198,7 @@ impl Fs {
         if self.shared.is_some() && access.write {
             let _held = self.loaded(&file, Held::Exclusive)?;
             file.writers.fetch_add(1, Ordering::SeqCst);
+            file.at_work.fetch_add(1, Ordering::SeqCst);
         }
         Ok(self.new_handle(file, access))
     }
@@ -213,7 +213,7 @@ impl Fs {
         if access.write && !access.direct {
             file.cached_writers.fetch_add(1, Ordering::Relaxed);
         }
-        self.handles.add(Handle { file, access })
+        self.handles.add(Handle { file, access, idle: AtomicBool::new(false) })
     }
 
     /// Closes a handle.
@@ -224,6 +224,7 @@ impl Fs {
         }
         if self.shared.is_some() {
             if handle.access.write {
+                self.ends_work(&handle);
                 handle.file.writers.fetch_sub(1, Ordering::SeqCst);
             }
             self.close_file(&handle.file);
@@ -244,6 +245,7 @@ impl Fs {
         let file = &handle.file;
         let unlocked = self.closed_by(file.ino, owner);
         if handle.access.write {
+            self.ends_work(&handle);
             self.check_lost(file)?;
             if file.state.read().dirty {
                 self.tell(file)?;
@@ -262,7 +264,7 @@ impl Fs {
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
         let attr = self.meta_attr(MetaRequest::Link { ino, parent, name: name.to_vec() })?;
         self.inodes.looked_up(attr.ino);
-        Ok(attr)
+        Ok(self.as_kept(attr))
     }
 
     /// Removes a name of something that is not a directory.
@@ -312,15 +314,32 @@ impl Fs {
         if after == 0 {
             self.dir_was_read(ino)?;
         }
+        if let Some(known) = self.list_known(ino, after, limit, plus) {
+            return Ok(known);
+        }
         match self.meta(MetaRequest::ReadDir { ino, after, limit, plus })? {
             MetaReply::Entries(mut entries) => {
                 for entry in &mut entries {
-                    entry.attr = entry.attr.map(|attr| self.with_size(attr));
+                    entry.attr = entry.attr.map(|attr| self.as_kept(attr));
                 }
                 Ok(entries)
             }
             _ => Err(Self::bad_reply()),
         }
+    }
+
+    /// The same of what is known under leases, if all of it is.
+    fn list_known(&self, dir: Ino, after: u64, limit: u32, plus: bool) -> Option<Vec<DirEntry>> {
+        let shared = self.shared.as_ref().filter(|shared| shared.session.is_valid())?;
+        let mut entries = shared.known.list(dir, after, limit)?;
+        for entry in entries.iter_mut().filter(|entry| plus && entry.attr.is_none()) {
+            let attr = shared
+                .known
+                .attr(entry.ino)
+                .or_else(|| shared.known.attr(dir).filter(|_| is_dot(&entry.name)))?;
+            entry.attr = Some(self.as_kept(attr));
+        }
+        Some(entries)
     }
 
     /// The kernel was told of `ino` in a directory listing.
@@ -344,7 +363,11 @@ impl Fs {
     /// Names of the extended attributes, each ended by a zero byte. Only root sees those that only root
     /// can read (xattr(7)).
     pub fn listxattr(&self, ino: Ino, caller: Caller) -> Result<Vec<u8>> {
-        let names = self.meta_bytes(MetaRequest::ListXattr { ino })?;
+        let shared = self.shared.as_ref().filter(|shared| shared.session.is_valid());
+        let names = match shared.and_then(|shared| shared.known.xattr_list(ino)) {
+            Some(names) => names,
+            None => self.meta_bytes(MetaRequest::ListXattr { ino })?,
+        };
         if caller.uid == 0 {
             return Ok(names);
         }
@@ -364,13 +387,24 @@ impl Fs {
         if name == CLONE_XATTR {
             return self.clone_tree(ino, caller, value);
         }
+        if self.set_acl_later(ino, caller, name, value)? {
+            return Ok(());
+        }
+        self.tell_before_xattr(ino)?;
         let (name, value) = (name.to_vec(), value.to_vec());
         self.meta_attr(MetaRequest::SetXattr { ino, caller, name, value, mode }).map(drop)
     }
 
     /// Removes an extended attribute.
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        self.tell_before_xattr(ino)?;
         self.meta_attr(MetaRequest::RemoveXattr { ino, name: name.to_vec() }).map(drop)
+    }
+
+    /// An access control list and a mode change each other, in the order in which they are set.
+    fn tell_before_xattr(&self, ino: Ino) -> Result<()> {
+        let file = self.shared.as_ref().and_then(|_| self.inodes.live(ino));
+        file.map_or(Ok(()), |file| self.tell(&file))
     }
 
     fn meta_bytes(&self, request: MetaRequest) -> Result<Vec<u8>> {

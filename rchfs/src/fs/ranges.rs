@@ -170,7 +170,8 @@ impl Fs {
             return Err(FsError::WrongAccess);
         }
         if kill_suid {
-            let _held = self.loaded(&to.file, Held::Exclusive)?;
+            let mut state = self.exclusive(&to.file)?;
+            self.tell_set(&to.file, &mut state)?;
             self.kill_suid(&to.file)?;
         }
         let cloned = self.clone_pages((&from.file, from_at), (&to.file, to_at), len)?;

@@ -17,12 +17,12 @@
 use super::Fs;
 use super::error::{FsError, Result};
 use super::file::File;
-use super::known::{At, Known, Name};
+use super::known::{At, Known, Name, is_dot};
 use super::session::Session;
 use parking_lot::Mutex;
 use pool::proto::NodeId;
 use pool::proto::meta::{Attr, DirEntry, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode, Time};
-use pool::proto::mount::{Answer, MountError, MountReply, MountRequest};
+use pool::proto::mount::{Answer, Granted, MountError, MountReply, MountRequest};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +72,11 @@ impl Shared {
         }
     }
 
+    /// Whenever `ino` was read so far, its access time has been set since.
+    pub fn forget_atime(&self, ino: Ino) {
+        self.atimes.lock().remove(&ino);
+    }
+
     /// Some of what was noted so, at most `limit`.
     pub fn take_atimes(&self, limit: usize) -> Vec<(Ino, Time)> {
         let mut atimes = self.atimes.lock();
@@ -111,27 +116,27 @@ impl Shared {
         let MountReply::Answer(answer) = self.session.call(message)? else {
             return Err(FsError::BadReply(NodeId::Master));
         };
-        let Answer { seq, mut result, granted, extents } = answer;
+        let Answer { seq, mut result, granted } = answer;
         let at = At { generation: current.generation, seq };
-        if let (MetaRequest::ReadDir { ino, plus: true, .. }, Ok(MetaReply::Entries(entries))) =
+        if let (MetaRequest::ReadDir { ino, after, limit, .. }, Ok(MetaReply::Entries(entries))) =
             (request, &mut result)
         {
-            self.note_entries(at, *ino, entries, &granted);
+            self.note_entries(at, *ino, entries, granted);
+            self.known.note_listing(at, *ino, *after, entries, entries.len() < *limit as usize);
         } else {
-            granted.into_iter().for_each(|attr| {
-                self.known.note(at, attr);
+            let made = match (request, &result) {
+                (MetaRequest::Make { node: NewNode::File, .. }, Ok(MetaReply::Attr(attr))) => Some(attr.ino),
+                _ => None,
+            };
+            granted.into_iter().for_each(|granted| {
+                let exclusive = made == Some(granted.attr.ino);
+                self.known.note(at, granted, exclusive);
             });
         }
         self.note_names(at, request, &result);
-        if let (Some(extents), Ok(MetaReply::Attr(attr))) = (extents, &result) {
-            self.known.note_extents(at, attr.ino, extents, false);
-        }
-        if let (MetaRequest::Make { node, .. }, Ok(MetaReply::Attr(attr))) = (request, &result) {
-            match node {
-                NewNode::File => self.known.note_extents(at, attr.ino, Vec::new(), true),
-                NewNode::Dir => self.known.note_empty(at, attr.ino),
-                _ => {}
-            }
+        if let (MetaRequest::Make { node: NewNode::Dir, .. }, Ok(MetaReply::Attr(attr))) = (request, &result)
+        {
+            self.known.note_empty(at, attr.ino);
         }
         Ok(result?)
     }
@@ -140,7 +145,7 @@ impl Shared {
     fn note_names(&self, at: At, request: &MetaRequest, result: &std::result::Result<MetaReply, MetaError>) {
         let known = &self.known;
         match (request, result) {
-            (MetaRequest::Lookup { name, .. }, _) if matches!(&name[..], b"." | b"..") => {}
+            (MetaRequest::Lookup { name, .. }, _) if is_dot(name) => {}
             (
                 MetaRequest::Lookup { parent, name }
                 | MetaRequest::Make { parent, name, .. }
@@ -160,21 +165,24 @@ impl Shared {
             (MetaRequest::GetXattr { ino, name }, Err(MetaError::NoAttribute)) => {
                 known.note_xattr(at, *ino, name, None);
             }
+            (MetaRequest::ListXattr { ino }, Ok(MetaReply::Bytes(names))) => {
+                known.note_xattr_list(at, *ino, names.clone());
+            }
             _ => {}
         }
     }
 
-    /// What the listing of a directory says. Each entry has its attributes then.
-    fn note_entries(&self, at: At, dir: Ino, entries: &mut [DirEntry], granted: &[Attr]) {
-        let leased: HashMap<Ino, Attr> = granted.iter().map(|attr| (attr.ino, *attr)).collect();
-        granted.iter().for_each(|attr| {
-            self.known.note(at, *attr);
+    /// What the listing of a directory says. Entries of which this mount has a lease get their attributes from that.
+    fn note_entries(&self, at: At, dir: Ino, entries: &mut [DirEntry], granted: Vec<Granted>) {
+        let leased: HashMap<Ino, Attr> = granted.iter().map(|found| (found.attr.ino, found.attr)).collect();
+        granted.into_iter().for_each(|found| {
+            self.known.note(at, found, false);
         });
         for entry in entries {
             if entry.attr.is_none() {
                 entry.attr = leased.get(&entry.ino).copied();
             }
-            if leased.contains_key(&dir) && !matches!(&entry.name[..], b"." | b"..") {
+            if leased.contains_key(&dir) && !is_dot(&entry.name) {
                 self.known.note_name(at, dir, &entry.name, Name::Is(entry.ino));
             }
         }

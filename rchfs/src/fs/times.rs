@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const RELATIME_SECS: i64 = 24 * 3600;
 
 /// Access times that are told at a time.
-const ATIMES: usize = 256;
+const ATIMES: usize = 1024;
 
 /// Who renews access times.
 const SYSTEM: Caller = Caller { uid: 0, gid: 0 };
@@ -37,8 +37,14 @@ impl Fs {
         if !file.touched.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let request =
-            MetaRequest::Commit { ino: file.ino, extents: vec![], size: 0, touch: true, kill_suid: false };
+        let request = MetaRequest::Commit {
+            ino: file.ino,
+            extents: vec![],
+            size: 0,
+            touch: true,
+            kill_suid: false,
+            set: None,
+        };
         let attr = self.meta_attr(request)?;
         if let Some(kernel) = self.kernel.get() {
             self.inodes.correct_mtime(file.ino, Some(attr.mtime));
@@ -83,17 +89,13 @@ impl Fs {
     /// keeps its own.
     pub(super) fn tell_atimes(&self) {
         let Some(shared) = &self.shared else { return };
-        let noted = shared.take_atimes(ATIMES);
-        for (ino, time) in noted {
-            let Some(attr) = shared.known.attr(ino).filter(|attr| is_stale(attr, time.sec)) else { continue };
-            let set =
-                SetAttr { atime: Some(SetTime::At(time)), ctime: Some(attr.ctime), ..SetAttr::default() };
-            match self.meta_attr(MetaRequest::SetAttr { ino, caller: SYSTEM, set }) {
-                Ok(_) => {}
-                Err(why @ FsError::Meta(_)) => log::debug!("inode {}: its access time stays: {why}", ino.0),
-                // They are not worth waiting for the master one by one.
-                Err(why) => return log::debug!("access times stay: {why}"),
-            }
+        let mut times = shared.take_atimes(ATIMES);
+        times.retain(|(ino, time)| shared.known.attr(*ino).is_some_and(|attr| is_stale(&attr, time.sec)));
+        if times.is_empty() {
+            return;
+        }
+        if let Err(why) = self.meta(MetaRequest::Accessed { times }) {
+            log::debug!("access times stay: {why}");
         }
     }
 

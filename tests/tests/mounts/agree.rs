@@ -4,7 +4,10 @@
 //! directory of a tmpfs.
 
 use crate::{Mounts, on_mounts};
-use e2e::rustix::fs::{CWD, Mode, OFlags, RenameFlags, copy_file_range, ftruncate, open, renameat_with};
+use e2e::rustix::fs::{
+    CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, copy_file_range, fchmod, fchown, ftruncate,
+    futimens, open, renameat_with,
+};
 use e2e::rustix::io::{Errno, pread, pwrite, write};
 use e2e::{Rng, tree};
 use std::collections::BTreeSet;
@@ -113,7 +116,8 @@ impl World<'_> {
             13 | 14 => self.both(mount, format!("stat {name}"), |top| {
                 seen(fs::symlink_metadata(top.join(name)).map(|m| {
                     let size = if m.is_dir() { 0 } else { m.len() };
-                    format!("{:o} {} {size}", m.mode(), m.nlink())
+                    let time = if m.is_file() { shown(m.mtime()) } else { String::new() };
+                    format!("{:o} {} {} {size} {time}", m.mode(), m.nlink(), m.uid())
                 }))
             }),
             15 => self.both(mount, format!("read {name}"), |top| {
@@ -165,7 +169,9 @@ impl World<'_> {
     /// Uses a file that is open.
     fn use_open(&mut self, rng: &mut Rng, at: u64, data: &[u8]) {
         let number = rng.below(self.open.len() as u64) as usize;
-        let which = rng.below(4);
+        let which = rng.below(7);
+        let mode = rng.pick(&[0o600, 0o644, 0o4711, 0o2755, 0o6640]);
+        let time = Timespec { tv_sec: rng.below(1000) as i64, tv_nsec: 0 };
         let act = |file: &OwnedFd| match which {
             0 => errno(pwrite(file, data, at), |n| format!("wrote {n}")),
             1 => {
@@ -173,7 +179,19 @@ impl World<'_> {
                 errno(pread(file, &mut found, at), |n| sum(&found[..n]))
             }
             2 => errno(ftruncate(file, at), |()| "cut".into()),
-            _ => errno(e2e::rustix::fs::fstat(file), |stat| format!("{} {}", stat.st_size, stat.st_nlink)),
+            3 => errno(fchmod(file, Mode::from_raw_mode(mode)), |()| format!("mode {mode:o}")),
+            4 => {
+                let owner = Some(Uid::from_raw(time.tv_sec as u32 % 3));
+                errno(fchown(file, owner, None), |()| format!("owner {owner:?}"))
+            }
+            5 => {
+                let times = Timestamps { last_access: time, last_modification: time };
+                errno(futimens(file, &times), |()| format!("time {}", time.tv_sec))
+            }
+            _ => errno(e2e::rustix::fs::fstat(file), |stat| {
+                let time = shown(stat.st_mtime);
+                format!("{:o} {} {} {} {time}", stat.st_mode, stat.st_nlink, stat.st_uid, stat.st_size)
+            }),
         };
         let (found, expected) = (act(&self.open[number].mounted), act(&self.open[number].local));
         self.log.push(format!("open file {number}: {which} at {at}, {} bytes -> {expected:?}", data.len()));
@@ -195,6 +213,11 @@ fn copy(from: &Path, from_at: u64, to: &Path, to_at: u64, len: u64) -> Result<u6
         }
     }
     Ok(done)
+}
+
+/// A modification time that a program has set; those of writes all look the same.
+fn shown(mtime: i64) -> String {
+    if mtime < 1_000_000_000 { mtime.to_string() } else { "lately".into() }
 }
 
 /// Tells contents apart.
@@ -251,15 +274,24 @@ fn everything_at_once(options: &[&str; 3]) {
         fs::create_dir(m.at(0, "d")).unwrap();
         let work = |mount: usize, number: u64| {
             let mut rng = Rng::new(seed.wrapping_add(number));
+            let time = Timespec { tv_sec: number as i64, tv_nsec: 5 };
+            let times = Timestamps { last_access: time, last_modification: time };
             for _ in 0..400 {
                 let (name, other) = (m.at(mount, rng.pick(&NAMES)), m.at(mount, rng.pick(&NAMES)));
-                let result = match rng.below(8) {
+                let result = match rng.below(10) {
                     0 => fs::remove_file(&name),
                     1 => fs::rename(&name, &other),
                     2 => fs::hard_link(&name, &other),
                     3 | 4 => fs::write(&name, vec![b'x'; rng.below(30_000) as usize]),
                     5 => fs::metadata(&name).map(drop),
                     6 => fs::create_dir(&name),
+                    7 => fs::read_dir(&name).map(|entries| assert!(entries.count() < 100)),
+                    8 => fs::OpenOptions::new().write(true).open(&name).and_then(|file| {
+                        std::io::Write::write_all(&mut &file, &[b'y'; 100])?;
+                        file.set_permissions(fs::Permissions::from_mode(0o600 | (number as u32)))?;
+                        futimens(&file, &times)?;
+                        std::io::Write::write_all(&mut &file, &[b'z'; 100])
+                    }),
                     _ => fs::read(&name).map(drop),
                 };
                 let code = result.err().and_then(|error| error.raw_os_error());

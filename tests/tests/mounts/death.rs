@@ -4,7 +4,7 @@ use crate::{Mounts, on_mounts};
 use e2e::rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 /// rchfs/SEMANTICS.md: nobody waits longer for a mount that is gone; and some for a busy machine.
@@ -78,6 +78,8 @@ fn is_stopped(options: &[&str; 2]) {
         contested.write_all_at(&[1; 100_000], 0).unwrap();
         own.write_all_at(&[2; 100_000], 0).unwrap();
         fs::write(m.at(0, "renamed"), b"").unwrap();
+        own.set_permissions(fs::Permissions::from_mode(0o640)).unwrap();
+        contested.set_permissions(fs::Permissions::from_mode(0o604)).unwrap();
         signal(m, 0, Signal::STOP);
         let theirs = within_bound(|| {
             let theirs = open(1, "contested");
@@ -104,6 +106,10 @@ fn is_stopped(options: &[&str; 2]) {
         // Nobody touched the other file, so nothing of it is lost.
         own.sync_all().unwrap();
         assert_eq!(fs::read(m.at(1, "own")).unwrap(), vec![2; 100_000]);
+        assert_eq!(fs::metadata(m.at(1, "own")).unwrap().mode() & 0o7777, 0o640);
+        // All agree about the other, whether that was told in time or is lost.
+        let modes = [0, 1].map(|mount| fs::metadata(m.at(mount, "contested")).unwrap().mode());
+        assert_eq!(modes[0], modes[1]);
     });
 }
 

@@ -6,6 +6,7 @@ mod clone;
 mod death;
 mod far;
 mod locks;
+mod messages;
 mod programs;
 mod seen;
 

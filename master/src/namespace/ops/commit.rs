@@ -1,8 +1,8 @@
 //! Giving pages to a file, and saying what was written.
 
-use super::{Answer, clear_set_id, file_map};
+use super::{Answer, clear_set_id, file_map, set_attributes};
 use crate::namespace::edit::Edit;
-use pool::proto::meta::{Extent, FILE_SIZE_MAX, Ino, MetaError, MetaReply};
+use pool::proto::meta::{Extent, FILE_SIZE_MAX, Ino, MetaError, MetaReply, SetAttr};
 
 /// What was written.
 pub(crate) struct Commit {
@@ -16,6 +16,8 @@ pub(crate) struct Commit {
     pub touch: bool,
     /// Clear the set-id bits.
     pub kill_suid: bool,
+    /// Then set these attributes, which cannot be the size.
+    pub set: Option<SetAttr>,
 }
 
 /// Records it, all or nothing. Pages that are replaced are freed; a page committed once more to the
@@ -39,6 +41,12 @@ pub(crate) fn commit(e: &mut Edit, commit: &Commit) -> Answer {
     if commit.touch {
         e.drop_capability(ino);
         e.touch(ino)?;
+    }
+    if let Some(set) = &commit.set {
+        if set.size.is_some() {
+            return Err(MetaError::Invalid("a size is not set with what was written".into()));
+        }
+        set_attributes(e, ino, set)?;
     }
     Ok(MetaReply::Attr(e.attr(ino)?))
 }

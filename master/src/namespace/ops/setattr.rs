@@ -13,6 +13,13 @@ pub(crate) fn setattr(e: &mut Edit, ino: Ino, caller: Caller, set: &SetAttr) -> 
     if let Some(size) = set.size {
         resize(e, ino, size, caller)?;
     }
+    set_attributes(e, ino, set)?;
+    Ok(MetaReply::Attr(e.attr(ino)?))
+}
+
+/// Sets all that `set` names but the size.
+pub(crate) fn set_attributes(e: &mut Edit, ino: Ino, set: &SetAttr) -> Result<(), MetaError> {
+    check(set)?;
     if set.uid.is_some() || set.gid.is_some() {
         chown(e, ino, set)?;
     }
@@ -28,7 +35,18 @@ pub(crate) fn setattr(e: &mut Edit, ino: Ino, caller: Caller, set: &SetAttr) -> 
     meta.atime = set.atime.map_or(meta.atime, time);
     meta.mtime = set.mtime.map_or(meta.mtime, time);
     meta.ctime = set.ctime.unwrap_or(now);
-    Ok(MetaReply::Attr(e.attr(ino)?))
+    Ok(())
+}
+
+/// Sets access times and nothing else; what does not exist has none.
+pub(crate) fn accessed(e: &mut Edit, times: &[(Ino, Time)]) -> Answer {
+    for (ino, time) in times {
+        check(&SetAttr { atime: Some(SetTime::At(*time)), ..SetAttr::default() })?;
+        if e.ns().get(*ino).is_some() {
+            e.meta_mut(*ino)?.atime = *time;
+        }
+    }
+    Ok(MetaReply::Done)
 }
 
 fn check(set: &SetAttr) -> Result<(), MetaError> {

@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of all this and of the messages.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The longest body: a page of the largest size, and room for what describes it.
 pub const BODY_MAX: usize = (4 << 20) + (64 << 10);
 /// Bytes in front of a body.
