@@ -24,6 +24,7 @@ use pool::proto::mount::{
     MountRequest, Revoked, Seq,
 };
 use pool::transport::Answer;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -222,12 +223,8 @@ impl Core {
     /// Carries an operation out, or has revoked what is in its way.
     fn attempt(&self, m: &mut Mounts, parked: &mut Parked, fx: &mut Effects) -> Attempt {
         let session = parked.session;
-        let (request, take) = match &parked.request {
-            MountRequest::Do { request, .. } => (request.clone(), None),
-            MountRequest::Take { ino, exclusive, .. } => {
-                (MetaRequest::Map { ino: *ino, from: 0, limit: MAP }, Some(*exclusive))
-            }
-            _ => return Attempt::Done(Ok(MountReply::Done)),
+        let Some((request, take)) = asked(&parked.request) else {
+            return Attempt::Done(Ok(MountReply::Done));
         };
         let holds = |ino| m.leases.mode(ino, session) == Some(Mode::Exclusive);
         let mut needs = needs::of(&self.ns.read(), &request, holds);
@@ -244,7 +241,10 @@ impl Core {
         if !waits.is_empty() {
             return Attempt::Wait(waits);
         }
-        let result = match request.clone() {
+        let Some((request, _)) = asked(&parked.request) else {
+            return Attempt::Done(Ok(MountReply::Done));
+        };
+        let result = match MetaRequest::clone(&request) {
             change if is_change(&change) => {
                 self.plan_and_apply(|edit| plan(edit, change)).map(|(reply, freed)| {
                     fx.freed.extend(freed);
@@ -270,7 +270,7 @@ impl Core {
                 granted.push(attr);
             }
         }
-        let extents = match (&request, &result) {
+        let extents = match (&*request, &result) {
             (MetaRequest::Lookup { .. }, Ok(MetaReply::Attr(attr))) if attr.kind == Kind::File => {
                 match ops::map(&ns, attr.ino, 0, FEW_EXTENTS) {
                     Ok(MetaReply::Map { extents, shared, next: None, .. }) if shared.is_empty() => {
@@ -462,6 +462,18 @@ pub(super) fn keep_time(core: &Weak<Core>) {
         core.tick();
         drop(core);
         std::thread::sleep(TICK);
+    }
+}
+
+/// What a request is about, and whether it is for a lease, an exclusive one; `None` if it is for neither.
+fn asked(request: &MountRequest) -> Option<(Cow<'_, MetaRequest>, Option<bool>)> {
+    match request {
+        MountRequest::Do { request, .. } => Some((Cow::Borrowed(request), None)),
+        MountRequest::Take { ino, exclusive, .. } => {
+            let map = MetaRequest::Map { ino: *ino, from: 0, limit: MAP };
+            Some((Cow::Owned(map), Some(*exclusive)))
+        }
+        _ => None,
     }
 }
 
