@@ -28,6 +28,7 @@ use pool::proto::mount::{
     MountReply, MountRequest, Revoked, Seq,
 };
 use pool::transport::Answer;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -226,12 +227,8 @@ impl Core {
     /// Carries an operation out, or has revoked what is in its way.
     fn attempt(&self, m: &mut Mounts, parked: &mut Parked, fx: &mut Effects) -> Attempt {
         let session = parked.session;
-        let (request, take) = match &parked.request {
-            MountRequest::Do { request, .. } => (request.clone(), None),
-            MountRequest::Take { ino, exclusive, .. } => {
-                (MetaRequest::Map { ino: *ino, from: 0, limit: MAP }, Some(*exclusive))
-            }
-            _ => return Attempt::Done(Ok(MountReply::Done)),
+        let Some((request, take)) = asked(&parked.request) else {
+            return Attempt::Done(Ok(MountReply::Done));
         };
         let holds = |ino| m.leases.mode(ino, session) == Some(Mode::Exclusive);
         let mut needs = needs::of(&self.ns.read(), &request, holds);
@@ -249,7 +246,10 @@ impl Core {
             return Attempt::Wait(waits);
         }
         m.disturbed(parked.id, &parked.changes);
-        let result = match request.clone() {
+        let Some((request, _)) = asked(&parked.request) else {
+            return Attempt::Done(Ok(MountReply::Done));
+        };
+        let result = match MetaRequest::clone(&request) {
             change if is_change(&change) => {
                 self.plan_and_apply(|edit| plan(edit, change)).map(|(reply, freed)| {
                     fx.freed.extend(freed);
@@ -269,7 +269,7 @@ impl Core {
         grants.dedup_by_key(|(ino, _)| *ino);
         let ns = self.ns.read();
         let mut granted = Vec::with_capacity(grants.len());
-        let with_map = match (&request, &result) {
+        let with_map = match (&*request, &result) {
             (MetaRequest::Lookup { .. } | MetaRequest::Make { .. }, Ok(MetaReply::Attr(attr))) => {
                 Some(attr.ino)
             }
@@ -463,6 +463,18 @@ pub(super) fn keep_time(core: &Weak<Core>) {
         core.tick();
         drop(core);
         std::thread::sleep(TICK);
+    }
+}
+
+/// What a request is about, and whether it is for a lease, an exclusive one; `None` if it is for neither.
+fn asked(request: &MountRequest) -> Option<(Cow<'_, MetaRequest>, Option<bool>)> {
+    match request {
+        MountRequest::Do { request, .. } => Some((Cow::Borrowed(request), None)),
+        MountRequest::Take { ino, exclusive, .. } => {
+            let map = MetaRequest::Map { ino: *ino, from: 0, limit: MAP };
+            Some((Cow::Owned(map), Some(*exclusive)))
+        }
+        _ => None,
     }
 }
 

@@ -15,9 +15,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 /// Nothing takes so long unless a test is about to fail.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Says that a commit has come, then waits until it may go on; before it has been given these, it waits for nothing.
+/// Where it is said that a commit has come, and where from that it may go on.
+type Gate = (Sender<()>, Receiver<()>);
+
+/// Has every commit pass the gate, if it has been given one.
 #[derive(Clone, Default)]
-struct SlowStore(Arc<Mutex<Option<(Sender<()>, Receiver<()>)>>>);
+struct SlowStore(Arc<Mutex<Option<Gate>>>);
 
 impl Store for SlowStore {
     fn commit(&self, _: &[Change]) -> Result<(), StoreError> {

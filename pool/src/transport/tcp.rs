@@ -14,7 +14,7 @@
 //! threads are woken, the server's and this one, as with two that do nothing else (`examples/tcp_floor.rs` shows both).
 //! To wake a thread costs more than all else that a short request does: by a lane there were two or three more to wake.
 //! A line is opened when there is no idle one, so there are as many as threads that have waited at once, up to a limit; the
-//! requests above it go by lanes. Idle ones are closed after a while.
+//! requests above it go by lanes. One that has been idle for a while is closed when another is given back.
 //!
 //! **Other requests** share two lanes. Those that are long, or whose replies may be, go by another than short ones, which
 //! so never wait behind them. By a lane goes also what tells a node that this one is there, as it is to think so for as long

@@ -137,10 +137,13 @@ fn a_connection_that_ends_instead_of_an_answer_is_an_error_at_once_and_nothing_i
     assert_eq!(client.call(ME, free(2)), freed(2));
 }
 
+/// Makes something wrong of a good answer: its frame, the number of the request, and the reply.
+type Spoil = fn(Vec<u8>, u64, &Reply) -> Vec<u8>;
+
 #[test]
 fn what_is_no_answer_to_what_was_asked_is_an_error_and_the_next_request_gets_its_own() {
     let good = |id: u64, reply: &Reply| frame::encode(Kind::Reply, id, reply).unwrap();
-    let wrong: Vec<(&str, fn(Vec<u8>, u64, &Reply) -> Vec<u8>)> = vec![
+    let wrong: Vec<(&str, Spoil)> = vec![
         ("a wrong checksum", |mut frame, _, _| {
             *frame.last_mut().unwrap() ^= 1;
             frame
