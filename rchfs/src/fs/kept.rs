@@ -36,7 +36,7 @@ pub struct Kept {
 
 impl Kept {
     /// As to be told. `written`: the file was written since its modification time was set.
-    pub fn to_tell(&self, written: bool) -> SetAttr {
+    pub fn to_tell(self, written: bool) -> SetAttr {
         SetAttr { mtime: self.set.mtime.filter(|_| !written), ..self.set }
     }
 
@@ -56,7 +56,7 @@ impl Kept {
     }
 
     /// The attributes with all that is kept.
-    fn over(&self, attr: Attr) -> Attr {
+    fn over(self, attr: Attr) -> Attr {
         let SetAttr { perm, uid, gid, atime, mtime, .. } = self.set;
         let owned = if uid.is_some() || gid.is_some() { without_set_id(attr.perm) } else { attr.perm };
         let time = |set: Option<SetTime>, known: Time| match set {

@@ -16,6 +16,7 @@ use e2e::{Mount, run};
 use std::fs::create_dir_all;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// One cluster at a time: on few processors several would only wait for each other.
 static TURN: Mutex<()> = Mutex::new(());
@@ -56,6 +57,20 @@ impl Mounts {
     /// The cluster.
     pub fn cluster(&mut self) -> &mut Cluster {
         &mut self.cluster
+    }
+
+    /// Kills the master and starts it again; returns when these mounts have new sessions, and what they held again.
+    pub fn restart_master(&mut self, numbers: &[usize]) {
+        self.cluster.restart_master();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for number in numbers {
+            // An operation that was under way fails; the next ones wait.
+            while let Err(error) = std::fs::write(self.at(*number, "back"), b"") {
+                assert!(Instant::now() < deadline, "still: {error}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        std::fs::remove_file(self.at(numbers[0], "back")).expect("it was just made");
     }
 
     /// A directory that is on none of the mounts.
