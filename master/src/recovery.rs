@@ -145,6 +145,34 @@ pub(crate) fn held(ns: &Namespace) -> Vec<PageRun> {
     runs
 }
 
+/// The parts of `asked`, which are in the order of ids, that no file has. One look at every run of every file.
+pub(crate) fn unowned(ns: &Namespace, asked: &[PageRun]) -> Vec<PageRun> {
+    let mut owned: Vec<(u64, u64)> = Vec::new();
+    for run in ns.runs() {
+        let (first, end) = (run.first.raw(), run.end());
+        let from = asked.partition_point(|asked| asked.end() <= first);
+        let met = asked[from..].iter().take_while(|asked| asked.first.raw() < end);
+        owned.extend(met.map(|asked| (first.max(asked.first.raw()), end.min(asked.end()))));
+    }
+    owned.sort_unstable();
+    let (mut owned, mut found) = (owned.into_iter().peekable(), Vec::new());
+    for asked in asked {
+        let mut at = asked.first.raw();
+        // Pages that several files have come several times.
+        while let Some((first, end)) = owned.next_if(|(first, _)| *first < asked.end()) {
+            found.extend(run(at, first));
+            at = at.max(end);
+        }
+        found.extend(run(at, asked.end()));
+    }
+    found
+}
+
+/// The pages from this id to that.
+fn run(first: u64, end: u64) -> Option<PageRun> {
+    PageRun::new(PageId::new(first)?, end.checked_sub(first)?.try_into().ok()?)
+}
+
 /// The parts of files that are among these pages.
 pub(crate) fn missing(ns: &Namespace, pages: &[PageRun]) -> Vec<MissingPages> {
     if pages.is_empty() {

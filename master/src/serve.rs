@@ -13,7 +13,7 @@ use crate::mounts::Mounts;
 use crate::namespace::edit::Edit;
 use crate::namespace::{Namespace, check, ops};
 use crate::reclaim::{Homes, Reclaimer};
-use crate::recovery::{self, Holders, MissingPages, Recovered, Recovery};
+use crate::recovery::{self, Holders, MissingPages, Recovered, Recovery, unowned};
 use crate::store::sled::{Identity, SledStore, Tuning};
 use crate::store::{Store, StoreError, Volatile};
 use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard};
@@ -229,6 +229,11 @@ impl Core {
                 let ended = |_| Err(ClusterError::Refused("the master is ending".into()));
                 receiver.recv().unwrap_or_else(ended).map(|()| ClusterReply::Done)
             }
+            ClusterRequest::Died { rack, client } => {
+                self.client_died(rack, client);
+                Ok(ClusterReply::Done)
+            }
+            ClusterRequest::Unowned { pages } => Ok(ClusterReply::Runs(unowned(&self.ns.read(), &pages))),
             request => cluster.serve(request),
         }?;
         if let Some((rack, incarnation, oldest)) = heard {

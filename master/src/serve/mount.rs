@@ -15,8 +15,9 @@ use crate::locks::{self, Owner};
 use crate::mounts::leases::{Mode, Need};
 use crate::mounts::{LockWait, Mounts, Parked, needs};
 use crate::namespace::ops;
-use pool::addr::PageRun;
+use pool::addr::{PageRun, RackId};
 use pool::proto::Reply;
+use pool::proto::cluster::ClientName;
 use pool::proto::meta::{Attr, Ino, Kind, MetaReply, MetaRequest};
 use pool::proto::mount::{
     Acknowledged, Answer as Answered, FEW_EXTENTS, Lock, LockFamily, LockHow, Locked, MountError, MountReply,
@@ -83,10 +84,10 @@ impl Core {
             };
         }
         self.enter(|core, m, fx| match request {
-            MountRequest::Open { by } => {
+            MountRequest::Open { by, client } => {
                 let session = m.number();
                 log::info!("mounted by {by}");
-                m.sessions.open(session, by, core.clock.elapsed());
+                m.sessions.open(session, by, client, core.clock.elapsed());
                 fx.answers.push((answer, Ok(MountReply::Opened { session })));
             }
             MountRequest::Poll { session } => {
@@ -103,9 +104,7 @@ impl Core {
                 fx.answers.push((answer, Ok(MountReply::Done)));
             }
             MountRequest::Close { session } => {
-                let poll = m.sessions.close(session);
-                fx.answers.extend(poll.map(|poll| (poll, Err(MountError::Expired))));
-                core.gone(m, session, fx);
+                core.end(m, session, fx);
                 fx.answers.push((answer, Ok(MountReply::Done)));
             }
             MountRequest::Release { session, inos } => {
@@ -338,6 +337,22 @@ impl Core {
             Ok((_, freed)) => fx.freed.extend(freed),
             Err(why) => log::warn!("unlinked files keep their pages until the master is started anew: {why}"),
         }
+    }
+
+    /// The session is over.
+    fn end(&self, m: &mut Mounts, session: u64, fx: &mut Effects) {
+        let poll = m.sessions.close(session);
+        fx.answers.extend(poll.map(|poll| (poll, Err(MountError::Expired))));
+        self.gone(m, session, fx);
+    }
+
+    /// This client is no more, or not listened to any longer: nothing that comes of its sessions is carried out from now on.
+    pub(super) fn client_died(self: &Arc<Self>, rack: RackId, client: ClientName) {
+        self.enter(|core, m, fx| {
+            for session in m.sessions.of_client((rack, client)) {
+                core.end(m, session, fx);
+            }
+        });
     }
 
     /// The session is gone.

@@ -15,7 +15,9 @@
 //! carried out what they are about. They may overtake each other on the way, so a mount installs nothing whose
 //! number is below that of a revocation of the same inode, and never replaces what is newer.
 
+use super::cluster::ClientName;
 use super::meta::{Attr, Extent, Ino, MetaError, MetaReply, MetaRequest};
+use crate::addr::RackId;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -40,6 +42,9 @@ pub enum MountRequest {
     Open {
         /// Who that is, for people to read.
         by: String,
+        /// The client of a rack that the mount is: when the rack's daemon says that it
+        /// [died](super::cluster::ClusterRequest::Died) the session ends.
+        client: (RackId, ClientName),
     },
     /// I am there; tell me what is revoked. Answered by [`MountReply::Revoked`].
     Poll {

@@ -256,8 +256,9 @@ impl Fs {
             file.start_asking();
         }
         // Pages that no file has are this mount's only if the daemon knows it.
-        if let Err(why) = self.pool.check_in() {
-            log::warn!("what was written may be lost: {why}");
+        let known_there = self.pool.check_in();
+        if let Err(why) = &known_there {
+            log::warn!("what was written and not told is lost: {why}");
         }
         let known: Vec<_> = files.iter().map(|file| shared.known.attr(file.ino)).collect();
         shared.known.clear(generation);
@@ -265,7 +266,7 @@ impl Fs {
         for (file, known) in files.iter().zip(known) {
             let mut state = file.state.write();
             let held = std::mem::replace(&mut state.held, Held::Nothing);
-            let has_pending = self.still_has_pending(&state);
+            let has_pending = known_there.is_ok() && self.still_has_pending(&state);
             drop(state);
             let same = has_pending && held == Held::Exclusive && take_again(shared, file, known);
             if !same {

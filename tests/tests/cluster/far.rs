@@ -129,8 +129,8 @@ fn asker(cluster: &Cluster) -> impl Fn(FarRequest) -> Result<FarReply, FarError>
 }
 
 fn enter(ask: impl Fn(FarRequest) -> Result<FarReply, FarError>, replaces: u64) -> (Ticket, bool) {
-    match ask(FarRequest::Enter { by: "é".repeat(5000), replaces }) {
-        Ok(FarReply::Entered { ticket, kept }) => (ticket, kept),
+    match ask(FarRequest::Enter { by: "é".repeat(5000), client: 7, replaces, age: 0 }) {
+        Ok(FarReply::Entered { ticket, kept, .. }) => (ticket, kept),
         other => panic!("{other:?}"),
     }
 }

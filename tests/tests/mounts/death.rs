@@ -5,7 +5,21 @@ use e2e::rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
+
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(20);
+
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "after {LONG:?} still not: {what}");
+        sleep(Duration::from_millis(50));
+    }
+}
 
 /// rchfs/SEMANTICS.md: nobody waits longer for a mount that is gone; and some for a busy machine.
 const BOUND: Duration = Duration::from_secs(5 + 3);
@@ -55,6 +69,68 @@ fn dies(options: &[&str; 2]) {
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
+    });
+}
+
+/// Pages that can be given out, once what is on its way has returned.
+fn free(m: &mut Mounts) -> u64 {
+    m.cluster().counts("pages_free").iter().sum()
+}
+
+#[test]
+fn what_a_killed_mount_had_taken_and_not_told_returns_while_others_go_on() {
+    returns(&["", "", ""]);
+}
+
+#[test]
+fn what_a_killed_mount_without_cxl_had_taken_and_not_told_returns_while_others_go_on() {
+    returns(&["cxl=none", "", ""]);
+}
+
+/// The mounts 0 and 2 are of one rack. The latter reads and writes all the time.
+fn returns(options: &[&str; 3]) {
+    const LEN: usize = 300_000;
+    on_mounts(options, |m| {
+        let how = || OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+        let busy = how().open(m.at(2, "busy")).unwrap();
+        busy.write_all_at(&[0; LEN], 0).unwrap();
+        busy.sync_all().unwrap();
+        let over = AtomicBool::new(false);
+        let turns = scope(|scope| {
+            let works = scope.spawn(|| {
+                let (mut turn, mut found) = (0_usize, vec![0; LEN]);
+                while !over.load(Ordering::Acquire) {
+                    turn += 1;
+                    busy.write_all_at(&[turn as u8; LEN], 0).unwrap();
+                    busy.read_exact_at(&mut found, 0).unwrap();
+                    assert!(found.iter().all(|byte| *byte == turn as u8), "in turn {turn}");
+                }
+                turn
+            });
+            until("racks are heard of", || free(m) > 0);
+            // So that the daemons have heard of all that was before.
+            sleep(Duration::from_millis(1500));
+            let before = free(m);
+            let files: Vec<File> =
+                (0..3).map(|i| File::create(m.at(0, &format!("open{i}"))).unwrap()).collect();
+            // While the master does not listen nobody can tell it anything.
+            let master = Pid::from_raw(m.cluster().master_server().pid() as i32).unwrap();
+            kill_process(master, Signal::STOP).unwrap();
+            for (i, file) in files.iter().enumerate() {
+                file.write_all_at(&vec![i as u8; 2_000_000], 0).unwrap();
+            }
+            m.kill(0);
+            kill_process(master, Signal::CONT).unwrap();
+            drop(files);
+            until("the mount is known to be dead", || {
+                (0..3).all(|i| fs::write(m.at(1, &format!("open{i}")), b"").is_ok())
+            });
+            (0..3).for_each(|i| fs::remove_file(m.at(1, &format!("open{i}"))).unwrap());
+            until("all pages are free again", || free(m) == before);
+            over.store(true, Ordering::Release);
+            works.join().expect("the other mount goes on")
+        });
+        assert!(turns > 10, "the other mount did next to nothing: {turns}");
     });
 }
 
