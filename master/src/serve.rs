@@ -10,6 +10,7 @@ use crate::compare::Comparer;
 use crate::config::MasterConfig;
 use crate::error::MasterError;
 use crate::mounts::Mounts;
+use crate::mounts::grace::Grace;
 use crate::namespace::edit::Edit;
 use crate::namespace::{Namespace, check, ops};
 use crate::reclaim::{Homes, Reclaimer};
@@ -92,7 +93,8 @@ impl Master {
         addresses: AddressBook,
     ) -> Result<Self, MasterError> {
         let store: Arc<dyn Store> = store.into();
-        let Recovered { ns, mut recovery, holders } = recovery::recover(config, &*store, clock.now())?;
+        let Recovered { ns, mut recovery, holders, mounts, nameless } =
+            recovery::recover(config, &*store, clock.now())?;
         let held = recovery::held(&ns);
         let (reclaimer, cluster) = match holders {
             Holders::One(node) => {
@@ -112,7 +114,10 @@ impl Master {
         };
         let (comparer, workers) = (Comparer::default(), Workers::new("master-worker", 16));
         let ns = RwLock::new(ns);
-        let mounts = cluster.as_ref().map(|cluster| Mutex::new(Mounts::new(cluster.cluster().term)));
+        let mounts = cluster.as_ref().map(|cluster| {
+            let grace = Grace::begin(mounts, clock.elapsed());
+            Mutex::new(Mounts::new(cluster.cluster().term, grace, nameless))
+        });
         let core = Core { ns, store, clock, reclaimer, recovery, cluster, mounts, comparer, workers };
         let core = Arc::new(core);
         if core.mounts.is_some() {
@@ -373,6 +378,7 @@ fn plan(e: &mut Edit, request: MetaRequest) -> Result<MetaReply, MetaError> {
         }
         MetaRequest::RemoveXattr { ino, name } => ops::removexattr(e, ino, &name),
         MetaRequest::Forget { inos } => ops::forget(e, inos),
+        MetaRequest::Accessed { times } => ops::accessed(e, times),
         MetaRequest::Lookup { .. }
         | MetaRequest::GetAttr { .. }
         | MetaRequest::ReadLink { .. }

@@ -3,7 +3,7 @@
 
 use super::leases::{Mode, Need};
 use crate::namespace::Namespace;
-use pool::proto::meta::{Ino, MetaError, MetaReply, MetaRequest, NewNode, SetAttr};
+use pool::proto::meta::{Ino, MetaError, MetaReply, MetaRequest, NewNode};
 
 /// What an operation needs.
 #[derive(Debug, Default)]
@@ -35,7 +35,6 @@ pub(crate) fn of(ns: &Namespace, request: &MetaRequest, holds: impl Fn(Ino) -> b
         | MetaRequest::ListXattr { ino }
         | MetaRequest::Map { ino, .. } => add(*ino, Need::Read),
         MetaRequest::SetAttr { ino, set, .. } if set.size.is_some() && holds(*ino) => needs.held = Some(*ino),
-        MetaRequest::SetAttr { ino, set, .. } if only_atime(set) => add(*ino, Need::Read),
         MetaRequest::SetAttr { ino, .. }
         | MetaRequest::SetXattr { ino, .. }
         | MetaRequest::RemoveXattr { ino, .. } => add(*ino, Need::Change),
@@ -66,6 +65,8 @@ pub(crate) fn of(ns: &Namespace, request: &MetaRequest, holds: impl Fn(Ino) -> b
         MetaRequest::ReadLink { .. }
         | MetaRequest::ReadDir { .. }
         | MetaRequest::StatFs
+        // Nobody has to know a new access time at once.
+        | MetaRequest::Accessed { .. }
         | MetaRequest::Forget { .. }
         | MetaRequest::Sync => {}
     }
@@ -89,17 +90,6 @@ fn below(ns: &Namespace, top: Ino) -> Vec<Ino> {
         }
     }
     found
-}
-
-/// A new access time need not be known to others at once.
-fn only_atime(set: &SetAttr) -> bool {
-    let SetAttr { perm, uid, gid, size, atime: _, mtime, ctime: _ } = set;
-    perm.is_none()
-        && uid.is_none()
-        && gid.is_none()
-        && size.is_none()
-        && mtime.is_none()
-        && set.ctime.is_some()
 }
 
 /// The leases that the answer grants. `needed` is what [`of`] found.

@@ -2,6 +2,7 @@
 //!
 //! An operation that fails may leave its edit half planned; the edit is then thrown away.
 
+mod accessed;
 mod clone;
 mod clone_tree;
 mod commit;
@@ -24,6 +25,7 @@ mod setxattr;
 mod statfs;
 mod unlink;
 
+pub(crate) use accessed::accessed;
 pub(crate) use clone::clone;
 pub(crate) use clone_tree::clone_tree;
 pub(crate) use commit::{Commit, commit};

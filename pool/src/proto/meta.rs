@@ -374,6 +374,12 @@ pub enum MetaRequest {
     },
     /// Counts of inodes. Answered by [`MetaReply::Stat`].
     StatFs,
+    /// These inodes were read: those that have not changed since get a new access time, the others keep their own. Answered by
+    /// [`MetaReply::Done`].
+    Accessed {
+        /// Each with the access time, and the time of its last change as far as known.
+        times: Vec<(Ino, Time, Time)>,
+    },
     /// The mount no longer refers to these inodes: those with no link left are freed. Answered by
     /// [`MetaReply::Done`].
     Forget {

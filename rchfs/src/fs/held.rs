@@ -262,6 +262,7 @@ impl Fs {
         }
         let known: Vec<_> = files.iter().map(|file| shared.known.attr(file.ino)).collect();
         shared.known.clear(generation);
+        self.reclaim(shared);
         let mut changed = Vec::new();
         for (file, known) in files.iter().zip(known) {
             let mut state = file.state.write();
@@ -278,7 +279,6 @@ impl Fs {
                 }
             }
         }
-        shared.lockers.lock().clear();
         shared.session.ready(generation);
         files.iter().for_each(|file| file.stop_asking());
         if let Some(kernel) = self.kernel.get() {

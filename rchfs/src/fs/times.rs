@@ -83,17 +83,19 @@ impl Fs {
     /// keeps its own.
     pub(super) fn tell_atimes(&self) {
         let Some(shared) = &self.shared else { return };
-        let noted = shared.take_atimes(ATIMES);
-        for (ino, time) in noted {
-            let Some(attr) = shared.known.attr(ino).filter(|attr| is_stale(attr, time.sec)) else { continue };
-            let set =
-                SetAttr { atime: Some(SetTime::At(time)), ctime: Some(attr.ctime), ..SetAttr::default() };
-            match self.meta_attr(MetaRequest::SetAttr { ino, caller: SYSTEM, set }) {
-                Ok(_) => {}
-                Err(why @ FsError::Meta(_)) => log::debug!("inode {}: its access time stays: {why}", ino.0),
-                // They are not worth waiting for the master one by one.
-                Err(why) => return log::debug!("access times stay: {why}"),
+        let as_known = |(ino, atime): (Ino, Time)| {
+            let attr = shared.known.attr(ino).filter(|attr| is_stale(attr, atime.sec))?;
+            Some((ino, atime, attr.ctime))
+        };
+        let times: Vec<_> = shared.take_atimes(ATIMES).into_iter().filter_map(as_known).collect();
+        if times.is_empty() {
+            return;
+        }
+        match self.meta(MetaRequest::Accessed { times: times.clone() }) {
+            Ok(_) => {
+                times.into_iter().for_each(|(ino, atime, ctime)| shared.known.accessed(ino, atime, ctime))
             }
+            Err(why) => log::debug!("access times stay: {why}"),
         }
     }
 
