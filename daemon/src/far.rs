@@ -63,8 +63,8 @@ struct Session {
 
 /// A client without a session.
 struct Absent {
-    /// Since when, in nanoseconds of the daemon's clock.
-    since: u64,
+    /// From when on it is no more; nanoseconds of the daemon's clock.
+    until: u64,
     /// Its connection, if that has not ended.
     connection: Option<u64>,
 }
@@ -161,7 +161,8 @@ impl Far {
     /// The client has lost a session, and may have no other.
     fn is_absent(&self, roll: &mut Roll, (client, connection): Ended) {
         if !self.sessions.lock().values().any(|session| session.client == client) {
-            roll.absent.insert(client, Absent { since: self.ctx.now(), connection });
+            let keep = if connection.is_some() { KEEP } else { KEEP_ALONE };
+            roll.absent.insert(client, Absent { until: self.ctx.now() + nanos(keep), connection });
         }
     }
 
@@ -185,10 +186,8 @@ impl Far {
     pub fn look_for_gone(&self) {
         let now = self.ctx.now();
         let mut roll = self.roll.lock();
-        let keep = |absent: &Absent| nanos(if absent.connection.is_some() { KEEP } else { KEEP_ALONE });
-        let late = |absent: &Absent| now.saturating_sub(absent.since) >= keep(absent);
         let gone: Vec<u64> =
-            roll.absent.extract_if(|_, absent| late(absent)).map(|(client, _)| client).collect();
+            roll.absent.extract_if(|_, absent| absent.until <= now).map(|(client, _)| client).collect();
         for client in gone {
             self.is_gone(&mut roll, client);
         }
@@ -227,7 +226,7 @@ impl Far {
         let soon = self.ctx.now() + nanos(ALONE);
         let mut roll = self.roll.lock();
         for absent in roll.absent.values_mut().filter(|absent| absent.connection == Some(connection)) {
-            (absent.since, absent.connection) = (self.ctx.now(), None);
+            (absent.until, absent.connection) = (self.ctx.now() + nanos(KEEP_ALONE), None);
         }
         for session in self.sessions.lock().values_mut().filter(|s| s.connection == Some(connection)) {
             (session.until, session.connection) = (session.until.min(soon), None);
@@ -300,7 +299,7 @@ impl Far {
         self.end(session, || {});
         let mut roll = self.roll.lock();
         if let Some(absent) = client.and_then(|client| roll.absent.get_mut(&client)) {
-            (absent.since, absent.connection) = (0, None);
+            absent.until = 0;
         }
     }
 

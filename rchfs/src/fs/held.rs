@@ -302,7 +302,7 @@ impl Fs {
         *state = State::default();
         file.touched.store(false, Ordering::Release);
         if unsure {
-            log::warn!("inode {}: pages that may be its own return when its session is over", file.ino.0);
+            log::warn!("inode {}: pages that may be its own return when this mount ends", file.ino.0);
         } else if !pending.is_empty() {
             self.give_back(&pending);
         }
