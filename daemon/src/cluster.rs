@@ -23,6 +23,7 @@ use crate::remote::{PageHooks, Remote};
 use crate::rings::Rings;
 use crate::server::Node;
 use crate::take::BATCH;
+use crate::takers::Takers;
 use crate::trim::Trimmer;
 use parking_lot::{Mutex, RwLock};
 use pool::addr::RackId;
@@ -102,6 +103,8 @@ impl ClusterDaemon {
         // The other racks are known from the beginning.
         heart.beat();
         self.pulse.every(period, "pool-beat", move || heart.beat())?;
+        let node = Arc::clone(&self.node);
+        self.pulse.every(period, "pool-heirs", move || node.give_back_of_the_dead())?;
         let rings = Arc::clone(&self.rings);
         self.pulse.every(period, "pool-sweep", move || {
             clients.store(rings.sweep() as u64, Ordering::Relaxed);
@@ -211,8 +214,9 @@ fn node(
     let rings = OnceLock::new();
     Arc::new_cyclic(|node| {
         let itself = Itself::new(NodeId::Daemon(ctx.rack), node.clone(), 2 * ctx.deadline);
-        let far = Far::new(&ctx, itself, found == Found::Region);
-        Node { ctx, remote, objects, racks, member, ids, peers, far, rings, gone, hits_before }
+        let takers = Arc::new(Takers::default());
+        let far = Far::new(&ctx, itself, Arc::clone(&takers), found == Found::Region);
+        Node { ctx, remote, objects, racks, member, ids, peers, far, takers, rings, gone, hits_before }
     })
 }
 

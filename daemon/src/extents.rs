@@ -20,6 +20,11 @@ impl Intervals {
         self.len
     }
 
+    /// How many intervals it takes.
+    pub fn pieces(&self) -> usize {
+        self.by_start.len()
+    }
+
     /// The intervals in order.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.by_start.iter().map(|(start, end)| *start..*end)

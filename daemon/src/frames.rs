@@ -253,7 +253,7 @@ impl FrameState {
 }
 
 /// `count` ids from `first` on, as runs.
-fn runs(first: u64, count: u64) -> Vec<PageRun> {
+pub(crate) fn runs(first: u64, count: u64) -> Vec<PageRun> {
     let most = u32::MAX as u64;
     (0..count.div_ceil(most))
         .filter_map(|i| {

@@ -23,6 +23,7 @@ mod remote;
 mod rings;
 mod server;
 mod take;
+mod takers;
 mod trim;
 
 pub use cluster::ClusterDaemon;

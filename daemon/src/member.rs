@@ -3,9 +3,9 @@
 //! Each is one message and waits for the answer; so nothing here is called where waiting is not allowed.
 //! What swaps and references ask of the master is theirs ([`remote`](crate::remote)).
 
-use pool::addr::{PageId, RackId};
+use pool::addr::{PageId, PageRun, RackId};
 use pool::proto::cluster::{
-    Cluster, ClusterError, ClusterReply, ClusterRequest, Rack, RackJoin, RackStats, Ways,
+    ClientName, Cluster, ClusterError, ClusterReply, ClusterRequest, Rack, RackJoin, RackStats, Ways,
 };
 use pool::proto::page::PageError;
 use pool::proto::{NodeId, Reply, Request};
@@ -102,6 +102,22 @@ impl Member {
     pub fn gone(&self, pages: Vec<PageId>) -> Result<(), MasterError> {
         match self.ask(ClusterRequest::Gone { rack: self.join.rack, pages })? {
             ClusterReply::Done => Ok(()),
+            _ => Err(MISMATCH),
+        }
+    }
+
+    /// A client of this rack is no more.
+    pub fn died(&self, client: ClientName) -> Result<(), MasterError> {
+        match self.ask(ClusterRequest::Died { rack: self.join.rack, client })? {
+            ClusterReply::Done => Ok(()),
+            _ => Err(MISMATCH),
+        }
+    }
+
+    /// Which of these pages, in the order of their ids, no file has.
+    pub fn unowned(&self, pages: Vec<PageRun>) -> Result<Vec<PageRun>, MasterError> {
+        match self.ask(ClusterRequest::Unowned { pages })? {
+            ClusterReply::Runs(runs) => Ok(runs),
             _ => Err(MISMATCH),
         }
     }

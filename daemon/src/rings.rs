@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use pool::cxl::region::Region;
 use pool::cxl::ring::{Call, Server};
 use pool::cxl::slots::Slots;
+use pool::proto::cluster::ClientName;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -54,6 +55,7 @@ impl Rings {
 }
 
 fn serve(node: &Arc<Node>, call: Call) {
-    let Call { request, reply } = call;
-    node.serve(request, Box::new(move |answer| reply.answer(&answer)));
+    let Call { client, request, reply } = call;
+    let answer = Box::new(move |answer| reply.answer(&answer));
+    node.serve_client(ClientName::Mapped(client), request, answer);
 }

@@ -18,9 +18,11 @@ use crate::objects::Objects;
 use crate::racks::Racks;
 use crate::remote::Remote;
 use crate::rings::Rings;
+use crate::takers::Takers;
 use parking_lot::Mutex;
 use pool::addr::PageId;
-use pool::proto::page::{Home, PageError, PageReply, PageRequest, PageStat};
+use pool::proto::cluster::ClientName;
+use pool::proto::page::{Home, PageError, PageKind, PageReply, PageRequest, PageStat};
 use pool::proto::peer::{PeerReply, PeerRequest};
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::Answer;
@@ -39,6 +41,8 @@ pub(crate) struct Node {
     pub peers: Workers,
     /// Clients that have not mapped this rack's memory.
     pub far: Arc<Far>,
+    /// Who has taken which pages of files.
+    pub takers: Arc<Takers>,
     /// The rings of this rack, once they are served.
     pub rings: OnceLock<Arc<Rings>>,
     /// Pages freed here that may have been made elsewhere, for the master to hear.
@@ -87,6 +91,21 @@ impl Node {
                 answer(Reply::Unsupported);
             }
         }
+    }
+
+    /// As [`serve`](Self::serve), for a client of this rack: it is remembered which pages for files it has taken.
+    pub fn serve_client(self: &Arc<Self>, client: ClientName, request: Request, answer: Answer) {
+        let Request::Page(PageRequest::Alloc { kind: PageKind::File, .. }) = &request else {
+            return self.serve(request, answer);
+        };
+        let takers = Arc::clone(&self.takers);
+        let noted = move |reply: Reply| {
+            if let Reply::Page(Ok(PageReply::Runs { runs, .. })) = &reply {
+                takers.note(client, runs);
+            }
+            answer(reply);
+        };
+        self.serve(request, Box::new(noted));
     }
 
     fn serve_page(self: &Arc<Self>, request: PageRequest, answer: Once<PageReply>) {

@@ -67,6 +67,7 @@ impl Node {
             result.freed += freed;
             self.note_gone(&here.runs, freed == asked);
             if freed == asked {
+                self.takers.freed(runs);
                 return Ok(result);
             }
             // The others were being moved, or freed by somebody else, at that moment.

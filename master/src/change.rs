@@ -5,7 +5,7 @@
 //! earlier one void, and applying a list twice in order is the same as once.
 
 use pool::addr::{PageId, RackId};
-use pool::proto::cluster::{Cluster, RackJoin};
+use pool::proto::cluster::{ClientName, Cluster, RackJoin};
 use pool::proto::meta::{Attr, Extent, Ino, Kind, Time};
 use serde::{Deserialize, Serialize};
 
@@ -117,4 +117,8 @@ pub enum ClusterChange {
     PutMoved(PageId, RackId),
     /// The page is in the rack of its block, or nowhere.
     DelMoved(PageId),
+    /// A mount has a session of this number, and is this client of that rack.
+    PutMount(u64, RackId, ClientName),
+    /// The session of that number is over.
+    DelMount(u64),
 }

@@ -91,7 +91,7 @@ impl ClusterState {
         }
     }
 
-    /// Answers any request but [`ClusterRequest::Barrier`].
+    /// Answers any request about racks and where pages are.
     pub(crate) fn serve(&self, request: ClusterRequest) -> Result<ClusterReply, ClusterError> {
         match request {
             ClusterRequest::Describe => Ok(ClusterReply::Cluster(self.cluster)),
@@ -106,8 +106,8 @@ impl ClusterState {
             ClusterRequest::Resolve { token, pages } => self.resolve(token, &pages),
             ClusterRequest::Gone { rack, pages } => self.gone(rack, &pages),
             ClusterRequest::Racks => Ok(self.list()),
-            ClusterRequest::Barrier { name, .. } => {
-                Err(ClusterError::Refused(format!("nobody can wait here for barrier {name:?}")))
+            ClusterRequest::Barrier { .. } | ClusterRequest::Died { .. } | ClusterRequest::Unowned { .. } => {
+                Err(ClusterError::Refused("this is not about racks and where pages are".into()))
             }
         }
     }

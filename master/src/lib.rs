@@ -63,5 +63,7 @@ mod sweep;
 pub use cluster::AddressBook;
 pub use config::{MasterConfig, Pages};
 pub use error::MasterError;
+pub use locks::Mode as LockMode;
+pub use locks::held::{Held, Ranges};
 pub use recovery::{MissingPages, Recovery};
 pub use serve::Master;

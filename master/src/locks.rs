@@ -16,7 +16,7 @@
 //! **Invariants:** the ranges of one owner are disjoint ([`held`]); no two owners conflict; each ticket that waits has
 //! something in its way.
 
-mod held;
+pub mod held;
 #[cfg(test)]
 mod tests;
 
@@ -51,7 +51,7 @@ pub(crate) struct Owner {
 
 /// Shared or exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Others may read.
     Read,
     /// Nobody else.

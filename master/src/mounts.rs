@@ -2,8 +2,10 @@
 //! given something up. Plain data; nothing is sent from here. What is done with it is in
 //! [`serve`](crate::serve).
 //!
-//! Not stored: a mount whose session is gone opens another, and asks for what it needs again.
+//! Stored is only which sessions there are: after a start their mounts are waited for ([`grace`]). A mount whose session is
+//! gone opens another, and asks for what it needs again.
 
+pub(crate) mod grace;
 pub(crate) mod leases;
 pub(crate) mod needs;
 mod sessions;
@@ -12,6 +14,7 @@ pub(crate) mod tree;
 pub(crate) use sessions::Sessions;
 
 use crate::locks::{LockTable, Ticket};
+use grace::Grace;
 use leases::Leases;
 use pool::proto::meta::Ino;
 use pool::proto::mount::{MountRequest, Seq};
@@ -19,6 +22,9 @@ use pool::transport::Answer;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tree::Tree;
+
+/// The number of no session.
+pub(crate) const NOBODY: u64 = 0;
 
 /// A request that waits for acknowledgements, or for older requests.
 pub(crate) struct Parked {
@@ -68,26 +74,29 @@ pub(crate) struct Mounts {
     pub sessions: Sessions,
     pub leases: Leases,
     pub locks: LockTable,
-    /// Inodes without a name, and the sessions that still use them.
+    /// Inodes without a name, and the sessions that still use them; [`NOBODY`] for those of mounts that may come back.
     pub orphans: HashMap<Ino, HashSet<u64>>,
     pub parked: Vec<Parked>,
     pub lock_waits: HashMap<Ticket, LockWait>,
+    pub grace: Grace,
     pub seq: Seq,
     pub next: u64,
     pub closed: bool,
 }
 
 impl Mounts {
-    /// None yet, in this term of the master: numbers of another are never given out again.
-    pub(crate) fn new(term: u64) -> Self {
+    /// None yet, in this term of the master: numbers of another are never given out again. Inodes without a name, which
+    /// mounts may have open that are waited for, are `nameless`.
+    pub(crate) fn new(term: u64, grace: Grace, nameless: Vec<Ino>) -> Self {
         let first = term << 40;
         Self {
             sessions: Sessions::default(),
             leases: Leases::default(),
             locks: LockTable::default(),
-            orphans: HashMap::new(),
+            orphans: nameless.into_iter().map(|ino| (ino, HashSet::from([NOBODY]))).collect(),
             parked: Vec::new(),
             lock_waits: HashMap::new(),
+            grace,
             seq: first,
             next: first + 1,
             closed: false,

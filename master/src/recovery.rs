@@ -13,10 +13,11 @@ use crate::namespace::check::{self, Loader, Mended, Repair};
 use crate::namespace::{Limits, Namespace};
 use crate::racks::Racks;
 use crate::store::{Store, StoreError};
-use pool::addr::{PageId, PageRun};
+use pool::addr::{PageId, PageRun, RackId};
 use pool::proto::NodeId;
-use pool::proto::cluster::Cluster;
+use pool::proto::cluster::{ClientName, Cluster};
 use pool::proto::meta::{Extent, Ino, Time};
+use std::collections::BTreeMap;
 
 /// What opening found, and did about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Recovery {
     /// Inodes there are.
     pub inodes: u64,
     /// Inodes without a link that were removed, with their pages: files that were unlinked but still
-    /// open when the master ended.
+    /// open when the master ended, unless a mount may come back that has them open.
     pub orphans: u64,
     /// Pages that no file had and that returned to the pool.
     pub leaked: u64,
@@ -51,6 +52,10 @@ pub(crate) struct Recovered {
     /// Without what comparing pages finds.
     pub recovery: Recovery,
     pub holders: Holders,
+    /// Sessions of mounts that may come back, and which clients those are.
+    pub mounts: BTreeMap<u64, (RackId, ClientName)>,
+    /// Inodes without a link that those may have open.
+    pub nameless: Vec<Ino>,
 }
 
 /// Who holds the pages, with what was loaded about them.
@@ -70,7 +75,8 @@ pub(crate) fn recover(config: &MasterConfig, store: &dyn Store, now: Time) -> Re
         change => names.add(change),
     })?;
     let (mut ns, loaded) = names.finish();
-    let mut fixed = check::mend(&mut ns, loaded, config.root, now)?;
+    let mounts = std::mem::take(&mut cluster.mounts);
+    let mut fixed = check::mend(&mut ns, loaded, config.root, now, !mounts.is_empty())?;
     let done = "those pages are nowhere until their blocks are known again";
     let lost = cluster.wrong.drain(..).map(|wrong| Repair { wrong, done: done.into() });
     fixed.repairs.extend(lost);
@@ -91,7 +97,7 @@ pub(crate) fn recover(config: &MasterConfig, store: &dyn Store, now: Time) -> Re
         missing: Vec::new(),
         repairs: fixed.repairs.iter().map(ToString::to_string).collect(),
     };
-    Ok(Recovered { ns, recovery, holders })
+    Ok(Recovered { ns, recovery, holders, mounts, nameless: fixed.nameless })
 }
 
 /// The cluster that `config` describes, in the term after the last that is in the store.
@@ -143,6 +149,34 @@ pub(crate) fn held(ns: &Namespace) -> Vec<PageRun> {
         })
     });
     runs
+}
+
+/// The parts of `asked`, which are in the order of ids, that no file has. One look at every run of every file.
+pub(crate) fn unowned(ns: &Namespace, asked: &[PageRun]) -> Vec<PageRun> {
+    let mut owned: Vec<(u64, u64)> = Vec::new();
+    for run in ns.runs() {
+        let (first, end) = (run.first.raw(), run.end());
+        let from = asked.partition_point(|asked| asked.end() <= first);
+        let met = asked[from..].iter().take_while(|asked| asked.first.raw() < end);
+        owned.extend(met.map(|asked| (first.max(asked.first.raw()), end.min(asked.end()))));
+    }
+    owned.sort_unstable();
+    let (mut owned, mut found) = (owned.into_iter().peekable(), Vec::new());
+    for asked in asked {
+        let mut at = asked.first.raw();
+        // Pages that several files have come several times.
+        while let Some((first, end)) = owned.next_if(|(first, _)| *first < asked.end()) {
+            found.extend(run(at, first));
+            at = at.max(end);
+        }
+        found.extend(run(at, asked.end()));
+    }
+    found
+}
+
+/// The pages from this id to that.
+fn run(first: u64, end: u64) -> Option<PageRun> {
+    PageRun::new(PageId::new(first)?, end.checked_sub(first)?.try_into().ok()?)
 }
 
 /// The parts of files that are among these pages.

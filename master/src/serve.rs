@@ -11,10 +11,11 @@ use crate::compare::Comparer;
 use crate::config::MasterConfig;
 use crate::error::MasterError;
 use crate::mounts::Mounts;
+use crate::mounts::grace::Grace;
 use crate::namespace::edit::Edit;
 use crate::namespace::{Namespace, check, ops};
 use crate::reclaim::{Homes, Reclaimer};
-use crate::recovery::{self, Holders, MissingPages, Recovered, Recovery};
+use crate::recovery::{self, Holders, MissingPages, Recovered, Recovery, unowned};
 use crate::store::sled::{Identity, SledStore, Tuning};
 use crate::store::{Store, StoreError, Volatile};
 use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard};
@@ -93,7 +94,8 @@ impl Master {
         addresses: AddressBook,
     ) -> Result<Self, MasterError> {
         let store: Arc<dyn Store> = store.into();
-        let Recovered { ns, mut recovery, holders } = recovery::recover(config, &*store, clock.now())?;
+        let Recovered { ns, mut recovery, holders, mounts, nameless } =
+            recovery::recover(config, &*store, clock.now())?;
         let held = recovery::held(&ns);
         let (reclaimer, cluster) = match holders {
             Holders::One(node) => {
@@ -113,7 +115,10 @@ impl Master {
         };
         let (comparer, workers) = (Comparer::default(), Workers::new("master-worker", 16));
         let ns = RwLock::new(ns);
-        let mounts = cluster.as_ref().map(|cluster| Mutex::new(Mounts::new(cluster.cluster().term)));
+        let mounts = cluster.as_ref().map(|cluster| {
+            let grace = Grace::begin(mounts, clock.elapsed());
+            Mutex::new(Mounts::new(cluster.cluster().term, grace, nameless))
+        });
         let core = Core { ns, store, clock, reclaimer, recovery, cluster, mounts, comparer, workers };
         let core = Arc::new(core);
         if core.mounts.is_some() {
@@ -230,6 +235,11 @@ impl Core {
                 let ended = |_| Err(ClusterError::Refused("the master is ending".into()));
                 receiver.recv().unwrap_or_else(ended).map(|()| ClusterReply::Done)
             }
+            ClusterRequest::Died { rack, client } => {
+                self.client_died(rack, client);
+                Ok(ClusterReply::Done)
+            }
+            ClusterRequest::Unowned { pages } => Ok(ClusterReply::Runs(unowned(&self.ns.read(), &pages))),
             request => cluster.serve(request),
         }?;
         if let Some((rack, incarnation, oldest)) = heard {
@@ -362,7 +372,6 @@ fn plan(e: &mut Edit, request: MetaRequest) -> Result<MetaReply, MetaError> {
         MetaRequest::Commit { ino, extents, size, touch, kill_suid, set } => {
             ops::commit(e, &ops::Commit { ino, extents, size, touch, kill_suid, set })
         }
-        MetaRequest::Accessed { times } => ops::accessed(e, &times),
         MetaRequest::Punch { ino, from, to } => ops::punch(e, ino, from, to),
         MetaRequest::Clone { from, to, pages, size, expect } => ops::clone(e, from, to, pages, size, expect),
         MetaRequest::SetXattr { ino, caller, name, value, mode } => {
@@ -370,6 +379,7 @@ fn plan(e: &mut Edit, request: MetaRequest) -> Result<MetaReply, MetaError> {
         }
         MetaRequest::RemoveXattr { ino, name } => ops::removexattr(e, ino, &name),
         MetaRequest::Forget { inos } => ops::forget(e, inos),
+        MetaRequest::Accessed { times } => ops::accessed(e, times),
         MetaRequest::Lookup { .. }
         | MetaRequest::GetAttr { .. }
         | MetaRequest::ReadLink { .. }

@@ -11,6 +11,10 @@
 //! 3. after that the files were looked through, and none has it. A page of a file cannot have been missed:
 //!    had it come here since, it would not be settled.
 //!
+//! That is for what nobody knows of any more. What a client had taken that dies while others live its rack's daemon
+//! knows, and frees when the master has said which of it no file has, and can get no more
+//! ([`ClusterRequest::Unowned`](pool::proto::cluster::ClusterRequest::Unowned)).
+//!
 //! This file decides what is due, and does nothing about it. A rack is *checked* (nothing is freed, all its
 //! pages are settled) when its daemon joins, and *swept* when nobody uses the cluster, if anybody did since
 //! it was last swept, or never was.

@@ -13,6 +13,8 @@ use master::change::Change;
 use master::clock::Clock;
 use master::store::{Store, StoreError};
 use parking_lot::{Condvar, Mutex};
+use pool::addr::RackId;
+use pool::proto::cluster::ClientName;
 use pool::proto::meta::*;
 use pool::proto::mount::*;
 use pool::proto::{Reply, Request};
@@ -144,7 +146,9 @@ struct Mount {
 
 impl Mount {
     fn new(master: &Arc<Master>) -> Self {
-        let Ok(MountReply::Opened { session }) = call(master, MountRequest::Open { by: "test".into() })
+        let client = (RackId(0), ClientName::Mapped(1));
+        let Ok(MountReply::Opened { session }) =
+            call(master, MountRequest::Open { by: "test".into(), client })
         else {
             panic!("no session");
         };

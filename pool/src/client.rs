@@ -25,7 +25,9 @@ mod remote;
 
 use crate::addr::{PageSize, RackId};
 use crate::cxl::region::Region;
+use crate::cxl::slots::ClientId;
 use crate::error::PoolError;
+use crate::proto::cluster::ClientName;
 use crate::proto::page::{PageReply, PageRequest};
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::{Transport, TransportError};
@@ -126,6 +128,14 @@ impl Pool {
     #[inline]
     pub fn is_mapped(&self) -> bool {
         matches!(self.inner.memory, Memory::Mapped(_))
+    }
+
+    /// What the daemon of the rack, and by it the master, knows this client by.
+    pub fn client(&self) -> ClientName {
+        match &self.inner.memory {
+            Memory::Mapped(_) => ClientName::Mapped(ClientId::this_process().raw()),
+            Memory::Far(far) => ClientName::Far(far.name()),
+        }
     }
 
     /// How often pages that this client has taken, and that are in no file, may have been taken from it, because

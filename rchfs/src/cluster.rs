@@ -64,7 +64,7 @@ impl Joined {
             };
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             let by = format!("process {} on {}, rack {}", std::process::id(), host.trim(), settings.rack);
-            let session = Session::open(pool.transport(), by)?;
+            let session = Session::open(pool.transport(), by, (settings.rack, pool.client()))?;
             Ok((pool, session))
         };
         match join() {

@@ -21,6 +21,7 @@ pub mod locks;
 mod map;
 pub mod names;
 pub mod ranges;
+mod reclaim;
 mod revoke;
 pub mod session;
 mod shared;
@@ -109,6 +110,8 @@ pub struct Fs {
     since: Instant,
     /// When inodes without a name were last given up, in milliseconds after `since`; 0 if never.
     last_given_up: AtomicU64,
+    /// Requests that wait for pages that are about to be free.
+    waits_for_pages: space::Waiters,
     /// Pages to give out until the kernel is told anew how much it may hold.
     until_limit: AtomicI64,
     /// If other mounts use the files too.
@@ -130,6 +133,7 @@ impl Fs {
             clones: RwLock::new(()),
             since: Instant::now(),
             last_given_up: AtomicU64::new(0),
+            waits_for_pages: space::Waiters::default(),
             until_limit: AtomicI64::new(0),
             shared: None,
         }

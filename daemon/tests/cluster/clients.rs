@@ -1,11 +1,15 @@
 //! Clients by the rings of a rack, and those that die.
 
 use crate::racks::{Racks, rack, until};
+use pool::addr::PageRun;
 use pool::cxl::protocol::SharedWord;
 use pool::cxl::slots::{ClientId, Slots};
+use pool::proto::cluster::ClientName;
+use pool::proto::far::{FarReply, FarRequest};
 use pool::proto::page::{PageKind, PageReply, PageRequest};
 use pool::proto::{NodeId, Reply, Request};
-use pool::transport::{RingTransport, Transport};
+use pool::transport::{Handler, RingTransport, Transport};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -48,6 +52,37 @@ fn the_slots_of_a_dead_client_are_freed_without_anyone_asking() {
     let slot = slots.claim(dead()).unwrap();
     slots.hazard(slot).unwrap().store(1, Ordering::Release);
     until("freed", || slots.hazard(slot).unwrap().load(Ordering::Acquire) == 0);
+}
+
+#[test]
+fn what_a_client_took_and_no_file_has_is_freed_in_all_racks_when_it_goes_and_others_keep_theirs() {
+    let racks = Racks::new(&[4, 4]);
+    let connection = || Arc::clone(&racks.daemons[0]).for_connection().unwrap();
+    let (one, other) = (connection(), connection());
+    let ask = |connection: &Arc<dyn Handler>, request| match connection.handle(Request::Far(request)) {
+        Reply::Far(result) => result.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let enter = |connection: &Arc<dyn Handler>, client| {
+        let enter = FarRequest::Enter { by: "a test".into(), client, replaces: 0, age: 0 };
+        let FarReply::Entered { ticket, .. } = ask(connection, enter) else { panic!("no session") };
+        ticket
+    };
+    let take = |connection: &Arc<dyn Handler>, ticket, pages| {
+        let alloc = FarRequest::Alloc { ticket, pages, leave: 0, kind: PageKind::File };
+        let FarReply::Runs { runs, .. } = ask(connection, alloc) else { panic!("no pages") };
+        runs
+    };
+    let (going, staying) = (enter(&one, 1), enter(&other, 2));
+    let (kept, taken) = (take(&other, staying, 1), take(&one, going, 6));
+    assert_eq!(racks.room(), [0, 1], "they are of both racks");
+    racks.master.own(taken[0].first);
+    assert_eq!(ask(&one, FarRequest::Leave { session: going.session }), FarReply::Done);
+    until("freed", || racks.room().iter().sum::<u64>() == 6);
+    assert_eq!(racks.master.died(), [ClientName::Far(1)]);
+    // What is left is a file's, and the other client's.
+    assert_eq!(racks.free(0, &kept), Ok(1));
+    assert_eq!(racks.free(0, &[PageRun { count: 1, ..taken[0] }]), Ok(1));
 }
 
 #[test]

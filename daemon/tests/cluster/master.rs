@@ -1,9 +1,10 @@
 //! A master in memory: racks, blocks of ids, and where pages are.
 
 use parking_lot::Mutex;
-use pool::addr::{PageId, PageSize, RackId};
+use pool::addr::{PageId, PageRun, PageSize, RackId};
 use pool::proto::cluster::{
-    BLOCK, Cluster, ClusterError, ClusterReply, ClusterRequest, Move, Rack, RackJoin, RackStats, SwapToken,
+    BLOCK, ClientName, Cluster, ClusterError, ClusterReply, ClusterRequest, Move, Rack, RackJoin, RackStats,
+    SwapToken,
 };
 use pool::proto::{Reply, Request};
 use pool::transport::Handler;
@@ -22,6 +23,9 @@ struct State {
     moved: HashMap<PageId, RackId>,
     resolved: HashSet<SwapToken>,
     gone: Vec<PageId>,
+    died: Vec<ClientName>,
+    /// Pages of files.
+    owned: HashSet<PageId>,
     joins: usize,
 }
 
@@ -47,6 +51,16 @@ impl TestMaster {
     /// What it was told of pages that are gone.
     pub fn gone(&self) -> Vec<PageId> {
         self.state.lock().gone.clone()
+    }
+
+    /// A file has this page from now on.
+    pub fn own(&self, page: PageId) {
+        self.state.lock().owned.insert(page);
+    }
+
+    /// The clients that it was told of that are no more.
+    pub fn died(&self) -> Vec<ClientName> {
+        self.state.lock().died.clone()
     }
 
     fn answer(&self, request: ClusterRequest) -> Result<ClusterReply, ClusterError> {
@@ -85,6 +99,16 @@ impl TestMaster {
                 Ok(ClusterReply::Done)
             }
             ClusterRequest::Racks => Ok(ClusterReply::Racks(state.racks.values().cloned().collect())),
+            ClusterRequest::Died { client, .. } => {
+                state.died.push(client);
+                Ok(ClusterReply::Done)
+            }
+            ClusterRequest::Unowned { pages } => {
+                assert!(!state.died.is_empty(), "the client could still give them to a file");
+                let all = pages.iter().flat_map(|run| run.iter());
+                let unowned = all.filter(|page| !state.owned.contains(page));
+                Ok(ClusterReply::Runs(unowned.filter_map(|page| PageRun::new(page, 1)).collect()))
+            }
             ClusterRequest::Barrier { .. } => Err(ClusterError::Refused("no barriers or mounts here".into())),
         }
     }

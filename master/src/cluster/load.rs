@@ -3,14 +3,17 @@
 use crate::change::ClusterChange;
 use crate::directory::Directory;
 use crate::racks::Racks;
-use pool::addr::PageSize;
-use pool::proto::cluster::Cluster;
+use pool::addr::{PageSize, RackId};
+use pool::proto::cluster::{ClientName, Cluster};
+use std::collections::BTreeMap;
 
 /// What is known of a cluster while its records come in.
 pub(crate) struct Loader {
     was: Option<Cluster>,
     racks: Racks,
     directory: Directory,
+    /// Sessions of mounts, and which clients those are.
+    pub(crate) mounts: BTreeMap<u64, (RackId, ClientName)>,
     /// What is wrong with the records, a sentence each.
     pub(crate) wrong: Vec<String>,
 }
@@ -19,7 +22,7 @@ impl Loader {
     /// Nothing loaded yet.
     pub(crate) fn new(page_size: PageSize) -> Self {
         let directory = Directory::new(0, page_size);
-        Self { was: None, racks: Racks::default(), directory, wrong: Vec::new() }
+        Self { was: None, racks: Racks::default(), directory, mounts: BTreeMap::new(), wrong: Vec::new() }
     }
 
     /// Takes one record.
@@ -27,6 +30,9 @@ impl Loader {
         match record {
             ClusterChange::PutCluster(cluster) => self.was = Some(cluster),
             ClusterChange::PutRack(join) => self.racks.remember(join),
+            ClusterChange::PutMount(session, rack, client) => {
+                self.mounts.insert(session, (rack, client));
+            }
             record => {
                 self.wrong.extend(self.directory.objection(&record));
                 self.directory.apply(&record);

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 /// A lock that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub struct Held {
     /// First byte.
     pub first: u64,
     /// Last byte.
@@ -18,7 +18,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn range(&self) -> RangeInclusive<u64> {
+    /// Its bytes, first to last.
+    pub fn range(&self) -> RangeInclusive<u64> {
         self.first..=self.last
     }
 }
@@ -33,28 +34,28 @@ struct Rest {
 
 /// The ranges, by first byte.
 #[derive(Debug, Default)]
-pub(super) struct Ranges(BTreeMap<u64, Rest>);
+pub struct Ranges(BTreeMap<u64, Rest>);
 
 impl Ranges {
     /// How many there are.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
     /// All, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Held> {
+    pub fn iter(&self) -> impl Iterator<Item = Held> {
         self.0.iter().map(|(&first, rest)| held(first, rest))
     }
 
     /// Those that meet the range, the last first.
-    pub(super) fn meeting(&self, range: &RangeInclusive<u64>) -> impl Iterator<Item = Held> {
+    pub fn meeting(&self, range: &RangeInclusive<u64>) -> impl Iterator<Item = Held> {
         let (first, last) = (*range.start(), *range.end());
         let before = self.0.range(..=last).rev().map(|(&at, rest)| held(at, rest));
         before.take_while(move |held| held.last >= first)
     }
 
     /// Takes the range out; what reaches beyond it stays.
-    pub(super) fn cut(&mut self, range: &RangeInclusive<u64>) {
+    pub fn cut(&mut self, range: &RangeInclusive<u64>) {
         let (first, last) = (*range.start(), *range.end());
         let met: Vec<Held> = self.meeting(range).collect();
         for old in met {
@@ -69,7 +70,7 @@ impl Ranges {
     }
 
     /// Puts the range in the place of whatever it covers, and joins it with neighbours that are alike.
-    pub(super) fn put(&mut self, range: &RangeInclusive<u64>, mode: Mode, pid: u32) {
+    pub fn put(&mut self, range: &RangeInclusive<u64>, mode: Mode, pid: u32) {
         self.cut(range);
         let mut new = Held { first: *range.start(), last: *range.end(), mode, pid };
         let alike = |other: &Held| other.mode == mode && other.pid == pid;

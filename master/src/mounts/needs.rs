@@ -35,8 +35,6 @@ pub(crate) fn of(ns: &Namespace, request: &MetaRequest, holds: impl Fn(Ino) -> b
         | MetaRequest::ListXattr { ino }
         | MetaRequest::Map { ino, .. } => add(*ino, Need::Read),
         MetaRequest::SetAttr { ino, set, .. } if set.size.is_some() && holds(*ino) => needs.held = Some(*ino),
-        // A new access time need not be known to others at once.
-        MetaRequest::Accessed { times } => times.iter().for_each(|(ino, _)| add(*ino, Need::Read)),
         MetaRequest::SetAttr { ino, .. }
         | MetaRequest::SetXattr { ino, .. }
         | MetaRequest::RemoveXattr { ino, .. } => add(*ino, Need::Change),
@@ -65,6 +63,8 @@ pub(crate) fn of(ns: &Namespace, request: &MetaRequest, holds: impl Fn(Ino) -> b
         | MetaRequest::ReadLink { .. }
         | MetaRequest::ReadDir { .. }
         | MetaRequest::StatFs
+        // Nobody has to know a new access time at once.
+        | MetaRequest::Accessed { .. }
         | MetaRequest::Forget { .. }
         | MetaRequest::Sync => {}
     }

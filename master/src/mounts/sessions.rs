@@ -5,6 +5,8 @@
 //! of its mount has stopped relying on its leases, and they are given to others. So nobody waits longer than
 //! [`ACKNOWLEDGE`] and [`LEASE`] together.
 
+use pool::addr::RackId;
+use pool::proto::cluster::ClientName;
 use pool::proto::meta::Ino;
 use pool::proto::mount::{ACKNOWLEDGE, LEASE, POLL, Revoke, Revoked, Seq};
 use pool::transport::Answer;
@@ -17,6 +19,7 @@ const AT_ONCE: usize = 8192;
 /// A mount.
 pub(crate) struct Session {
     by: String,
+    client: (RackId, ClientName),
     heard: Duration,
     doomed: bool,
     /// What it has not been told yet.
@@ -35,9 +38,10 @@ pub(crate) struct Sessions(HashMap<u64, Session>);
 
 impl Sessions {
     /// A new one.
-    pub(crate) fn open(&mut self, number: u64, by: String, now: Duration) {
+    pub(crate) fn open(&mut self, number: u64, by: String, client: (RackId, ClientName), now: Duration) {
         let session = Session {
             by,
+            client,
             heard: now,
             doomed: false,
             queue: Vec::new(),
@@ -167,6 +171,11 @@ impl Sessions {
     /// It is over; its poll is given back.
     pub(crate) fn close(&mut self, number: u64) -> Option<Answer> {
         self.0.remove(&number)?.poll.map(|(answer, _)| answer)
+    }
+
+    /// Those of this client.
+    pub(crate) fn of_client(&self, client: (RackId, ClientName)) -> Vec<u64> {
+        self.0.iter().filter(|(_, session)| session.client == client).map(|(number, _)| *number).collect()
     }
 
     /// How many there are.

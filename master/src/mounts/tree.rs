@@ -147,14 +147,18 @@ impl Mounts {
 mod tests {
     use super::*;
     use crate::change::{Change, Meta};
+    use crate::mounts::grace::Grace;
     use crate::namespace::Limits;
     use pool::addr::PageSize;
+    use pool::addr::RackId;
+    use pool::proto::cluster::ClientName;
     use pool::proto::meta::{Kind, MetaRequest, Time};
     use pool::proto::mount::{MountRequest, Revoked};
 
     const ROOT: Caller = Caller { uid: 0, gid: 0 };
     const TOP: Ino = Ino(10);
     const TO: Ino = Ino(11);
+    const CLIENT: (RackId, ClientName) = (RackId(0), ClientName::Mapped(1));
     const NOW: Duration = Duration::ZERO;
     const ALL: usize = usize::MAX;
 
@@ -197,8 +201,8 @@ mod tests {
 
     /// Mounts with the sessions 1 and 2, and a clone that a thread is at work on.
     fn parked(m: &mut Mounts) -> u64 {
-        m.sessions.open(1, "one".into(), NOW);
-        m.sessions.open(2, "two".into(), NOW);
+        m.sessions.open(1, "one".into(), CLIENT, NOW);
+        m.sessions.open(2, "two".into(), CLIENT, NOW);
         let mut parked = request(m, 1);
         let id = parked.id;
         parked.waits.insert((0, id));
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_found_bit_by_bit_and_nobody_may_write_to_it_any_more() {
-        let (ns, mut m) = (names(), Mounts::new(1));
+        let (ns, mut m) = (names(), Mounts::new(1, Grace::default(), Vec::new()));
         let id = parked(&mut m);
         m.leases.grant(Ino(25), 2, Mode::Exclusive, 1);
         m.leases.grant(Ino(26), 2, Mode::Shared, 1);
@@ -236,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_an_older_request_is_about_to_change_is_waited_for_and_looked_at_again() {
-        let (mut ns, mut m) = (names(), Mounts::new(1));
+        let (mut ns, mut m) = (names(), Mounts::new(1, Grace::default(), Vec::new()));
         let mut older = request(&mut m, 2);
         older.changes.insert(Ino(20));
         let id = parked(&mut m);
@@ -256,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_an_older_request_changes_after_it_was_looked_at_is_looked_at_again() {
-        let (mut ns, mut m) = (names(), Mounts::new(1));
+        let (mut ns, mut m) = (names(), Mounts::new(1, Grace::default(), Vec::new()));
         let older = request(&mut m, 2);
         let id = parked(&mut m);
         assert_eq!(m.freeze(&ns, id, 3, NOW), Frozen::More);
@@ -272,7 +276,7 @@ mod tests {
 
     #[test]
     fn older_requests_wait_for_a_clone_only_while_it_is_carried_out() {
-        let (ns, mut m) = (names(), Mounts::new(1));
+        let (ns, mut m) = (names(), Mounts::new(1, Grace::default(), Vec::new()));
         let older = request(&mut m, 2);
         let id = parked(&mut m);
         assert_eq!(m.freeze(&ns, id, 3, NOW), Frozen::More);
@@ -285,7 +289,7 @@ mod tests {
 
     #[test]
     fn who_asks_is_granted_what_was_made_unless_it_is_gone() {
-        let (ns, mut m) = (names(), Mounts::new(1));
+        let (ns, mut m) = (names(), Mounts::new(1, Grace::default(), Vec::new()));
         let id = parked(&mut m);
         assert_eq!(m.freeze(&ns, id, ALL, NOW), FROZEN);
         let mut newer = request(&mut m, 2);

@@ -3,6 +3,7 @@
 //!
 //! An operation that fails may leave its edit half planned; the edit is then thrown away.
 
+mod accessed;
 mod clone;
 mod clone_tree;
 mod commit;
@@ -25,6 +26,7 @@ mod setxattr;
 mod statfs;
 mod unlink;
 
+pub(crate) use accessed::accessed;
 pub(crate) use clone::clone;
 pub(crate) use clone_tree::{Made, TreeCopy, may_copy};
 pub(crate) use commit::{Commit, commit};
@@ -43,7 +45,7 @@ pub(crate) use removexattr::removexattr;
 pub(crate) use rename::{Rename, rename};
 pub(crate) use rmdir::rmdir;
 use setattr::set_attributes;
-pub(crate) use setattr::{accessed, setattr};
+pub(crate) use setattr::setattr;
 pub(crate) use setxattr::{SetXattr, setxattr};
 pub(crate) use statfs::statfs;
 pub(crate) use unlink::unlink;

@@ -14,14 +14,17 @@
 //! the lock of `mounts` has been left.
 
 use super::{Core, plan};
+use crate::change::{Change, ClusterChange};
 use crate::locks::{self, Owner};
+use crate::mounts::grace::Waiting;
 use crate::mounts::leases::{Mode, Need};
 use crate::mounts::tree::Tree;
-use crate::mounts::{LockWait, Mounts, Parked, needs};
+use crate::mounts::{LockWait, Mounts, NOBODY, Parked, needs};
 use crate::namespace::{Namespace, ops};
 use parking_lot::MutexGuard;
-use pool::addr::PageRun;
+use pool::addr::{PageRun, RackId};
 use pool::proto::Reply;
+use pool::proto::cluster::ClientName;
 use pool::proto::meta::{Attr, Ino, Kind, MetaReply, MetaRequest};
 use pool::proto::mount::{
     Acknowledged, Answer as Answered, FEW_EXTENTS, Granted, Lock, LockFamily, LockHow, Locked, MountError,
@@ -94,10 +97,11 @@ impl Core {
 
     fn serve_in(&self, m: &mut Mounts, request: MountRequest, answer: Answer, fx: &mut Effects) {
         match request {
-            MountRequest::Open { by } => {
+            MountRequest::Open { by, client } => {
                 let session = m.number();
                 log::info!("mounted by {by}");
-                m.sessions.open(session, by, self.clock.elapsed());
+                self.note_mount(ClusterChange::PutMount(session, client.0, client.1));
+                m.sessions.open(session, by, client, self.clock.elapsed());
                 fx.answers.push((answer, Ok(MountReply::Opened { session })));
             }
             MountRequest::Poll { session } => {
@@ -114,9 +118,7 @@ impl Core {
                 fx.answers.push((answer, Ok(MountReply::Done)));
             }
             MountRequest::Close { session } => {
-                let poll = m.sessions.close(session);
-                fx.answers.extend(poll.map(|poll| (poll, Err(MountError::Expired))));
-                self.gone(m, session, fx);
+                self.end(m, session, fx);
                 fx.answers.push((answer, Ok(MountReply::Done)));
             }
             MountRequest::Release { session, inos } => {
@@ -129,6 +131,10 @@ impl Core {
                 let free = m.unused(session, unused);
                 self.forget(free, fx);
                 fx.answers.push((answer, Ok(MountReply::Done)));
+            }
+            MountRequest::Reclaim { session, was, open, locks, more } => {
+                let reclaimed = self.reclaim(m, session, was, open, locks, more);
+                fx.answers.push((answer, reclaimed));
             }
             MountRequest::Lock { session, lock, how } => self.lock(m, session, lock, how, answer, fx),
             MountRequest::Unlock { session, ino, family, owner, range, all } => {
@@ -184,6 +190,9 @@ impl Core {
 
     /// Goes on with what waits no longer.
     fn go_on(&self, m: &mut Mounts, fx: &mut Effects) {
+        if m.grace.is_due(self.clock.elapsed()) {
+            self.end_grace(m, fx);
+        }
         while let Some(at) = m.parked.iter().position(|parked| parked.waits.is_empty()) {
             let parked = &mut m.parked[at];
             if parked.tree.is_some() {
@@ -336,14 +345,15 @@ impl Core {
     /// `ino` has lost its last name, by `session`'s doing: it stays while somebody uses it.
     fn orphaned(&self, m: &mut Mounts, ino: Ino, session: u64, fx: &mut Effects) {
         let users = m.leases.holders(ino);
-        if users.is_empty() {
+        if users.is_empty() && !m.grace.is_on() {
             return self.forget(vec![ino], fx);
         }
         let now = self.clock.elapsed();
         for other in users.iter().filter(|other| **other != session) {
             m.sessions.revoke(*other, ino, Revoked::Unlinked, &mut m.seq, now);
         }
-        m.orphans.insert(ino, users.into_iter().collect());
+        let may_come_back = m.grace.is_on().then_some(NOBODY);
+        m.orphans.insert(ino, users.into_iter().chain(may_come_back).collect());
     }
 
     /// Frees inodes that nobody uses and that have no name.
@@ -354,6 +364,83 @@ impl Core {
         match self.plan_and_apply(|edit| ops::forget(edit, inos)) {
             Ok((_, freed)) => fx.freed.extend(freed),
             Err(why) => log::warn!("unlinked files keep their pages until the master is started anew: {why}"),
+        }
+    }
+
+    /// The session is over.
+    fn end(&self, m: &mut Mounts, session: u64, fx: &mut Effects) {
+        let poll = m.sessions.close(session);
+        fx.answers.extend(poll.map(|poll| (poll, Err(MountError::Expired))));
+        self.gone(m, session, fx);
+    }
+
+    /// This client is no more, or not listened to any longer: nothing that comes of its sessions is carried out from now on.
+    pub(super) fn client_died(self: &Arc<Self>, rack: RackId, client: ClientName) {
+        self.enter(|core, m, fx| {
+            for session in m.sessions.of_client((rack, client)) {
+                core.end(m, session, fx);
+            }
+            for session in m.grace.died((rack, client)) {
+                core.note_mount(ClusterChange::DelMount(session));
+            }
+        });
+    }
+
+    /// Remembers which sessions there are.
+    fn note_mount(&self, change: ClusterChange) {
+        if let Err(why) = self.store.commit(&[Change::Cluster(change)]) {
+            log::error!("after another start of the master a mount may lose its locks: {why}");
+        }
+    }
+
+    /// A mount that had another session, which is over, says what it had.
+    fn reclaim(
+        &self,
+        m: &mut Mounts,
+        session: u64,
+        was: u64,
+        open: Vec<Ino>,
+        locks: Vec<Lock>,
+        more: bool,
+    ) -> Outcome {
+        if !m.sessions.is_alive(session) {
+            return Err(MountError::Expired);
+        }
+        let expected = m.grace.expects(was);
+        let mut has =
+            |lock: &Lock| expected && m.locks.set(&wanted(session, lock.clone())) == locks::Answer::Granted;
+        let lost: Vec<Lock> = locks.into_iter().filter(|lock| !has(lock)).collect();
+        let (ns, mut gone) = (self.ns.read(), Vec::new());
+        for ino in open {
+            if ns.get(ino).is_none() {
+                gone.push(ino);
+                continue;
+            }
+            if let Some(users) = m.orphans.get_mut(&ino) {
+                users.insert(session);
+            }
+            // What it was granted since says more, and is given up by its own number.
+            if m.leases.mode(ino, session).is_none() {
+                m.leases.grant(ino, session, Mode::Used, 0);
+            }
+        }
+        if expected && !more {
+            m.grace.came(was);
+            self.note_mount(ClusterChange::DelMount(was));
+        }
+        Ok(MountReply::Reclaimed { lost, gone })
+    }
+
+    /// Nobody is waited for any more.
+    fn end_grace(&self, m: &mut Mounts, fx: &mut Effects) {
+        let (missing, waiting) = m.grace.end();
+        log::info!("{} of the mounts from before the start did not come back", missing.len());
+        missing.into_iter().for_each(|session| self.note_mount(ClusterChange::DelMount(session)));
+        let orphans: Vec<Ino> = m.orphans.keys().copied().collect();
+        let free = m.unused(NOBODY, orphans);
+        self.forget(free, fx);
+        for Waiting { session, lock, how, answer } in waiting {
+            self.lock(m, session, lock, how, answer, fx);
         }
     }
 
@@ -375,20 +462,22 @@ impl Core {
         for wait in waits.into_iter().filter_map(|ticket| m.lock_waits.remove(&ticket)) {
             fx.answers.push((wait.answer, Err(MountError::Expired)));
         }
+        let waiting = m.grace.take_waiting(|of| of == session);
+        fx.answers.extend(waiting.into_iter().map(|waiting| (waiting.answer, Err(MountError::Expired))));
+        self.note_mount(ClusterChange::DelMount(session));
     }
 
     fn lock(&self, m: &mut Mounts, session: u64, lock: Lock, how: LockHow, answer: Answer, fx: &mut Effects) {
         if !m.sessions.is_alive(session) {
             return fx.answers.push((answer, Err(MountError::Expired)));
         }
-        let request = locks::Request {
-            ino: lock.ino,
-            family: of_family(lock.family),
-            owner: Owner { session, id: lock.owner },
-            mode: if lock.exclusive { locks::Mode::Write } else { locks::Mode::Read },
-            range: lock.range,
-            pid: lock.pid,
-        };
+        if m.closed {
+            return fx.answers.push((answer, Err(MountError::Ending)));
+        }
+        if m.grace.is_on() {
+            return m.grace.wait(Waiting { session, lock, how, answer });
+        }
+        let request = wanted(session, lock);
         let came = match how {
             LockHow::Test => m.locks.test(&request).map_or(locks::Answer::Granted, locks::Answer::Conflict),
             LockHow::Try => m.locks.set(&request),
@@ -444,7 +533,9 @@ impl Core {
             m.closed = true;
             let parked = m.parked.drain(..).map(|parked| parked.answer);
             let waits = m.lock_waits.drain().map(|(_, wait)| wait.answer);
-            fx.answers.extend(parked.chain(waits).map(|answer| (answer, Err(MountError::Ending))));
+            let asking = m.grace.take_waiting(|_| true).into_iter().map(|waiting| waiting.answer);
+            let all = parked.chain(waits).chain(asking);
+            fx.answers.extend(all.map(|answer| (answer, Err(MountError::Ending))));
         });
     }
 
@@ -523,6 +614,17 @@ fn nameless<'r>(
         Ok(MetaReply::Attr(attr)) if removes && attr.nlink == 0 => Some(attr),
         Ok(MetaReply::Renamed { replaced: Some(attr) }) if attr.nlink == 0 => Some(attr),
         _ => None,
+    }
+}
+
+fn wanted(session: u64, lock: Lock) -> locks::Request {
+    locks::Request {
+        ino: lock.ino,
+        family: of_family(lock.family),
+        owner: Owner { session, id: lock.owner },
+        mode: if lock.exclusive { locks::Mode::Write } else { locks::Mode::Read },
+        range: lock.range,
+        pid: lock.pid,
     }
 }
 

@@ -15,6 +15,7 @@
 //! | rack | 8, rack in 2 bytes | `RackJoin` in postcard |
 //! | block of page ids | 9, block | rack, 2 bytes |
 //! | page that has moved | 10, page | rack, 2 bytes |
+//! | session of a mount | 11, session | rack and client in postcard |
 //!
 //! Numbers in values are big-endian too. Keys that begin with 1 and another byte than 1 are the store's.
 
@@ -36,6 +37,7 @@ const CLUSTER: u8 = 7;
 const RACK: u8 = 8;
 const BLOCK: u8 = 9;
 const MOVED: u8 = 10;
+const MOUNT: u8 = 11;
 
 /// A key and its new value; `None` removes it.
 pub(super) type Record = (Vec<u8>, Option<Vec<u8>>);
@@ -76,6 +78,10 @@ fn encode_cluster(change: &ClusterChange) -> Option<Record> {
             (key(MOVED, &page.raw().to_be_bytes()), Some(rack.0.to_be_bytes().into()))
         }
         ClusterChange::DelMoved(page) => (key(MOVED, &page.raw().to_be_bytes()), None),
+        ClusterChange::PutMount(session, rack, client) => {
+            (key(MOUNT, &session.to_be_bytes()), Some(postcard::to_allocvec(&(rack, client)).ok()?))
+        }
+        ClusterChange::DelMount(session) => (key(MOUNT, &session.to_be_bytes()), None),
     })
 }
 
@@ -121,6 +127,10 @@ fn decode_cluster(kind: u8, key: &[u8], value: &[u8]) -> Option<ClusterChange> {
         }
         BLOCK => Some(ClusterChange::PutBlock(number(key)?, rack(value)?)),
         MOVED => Some(ClusterChange::PutMoved(PageId::new(number(key)?)?, rack(value)?)),
+        MOUNT => {
+            let (rack, client) = whole(value)?;
+            Some(ClusterChange::PutMount(number(key)?, rack, client))
+        }
         _ => None,
     }
 }
@@ -151,7 +161,7 @@ mod tests {
     use super::*;
     use crate::change::Meta;
     use pool::addr::PageSize;
-    use pool::proto::cluster::Cluster;
+    use pool::proto::cluster::{ClientName, Cluster};
     use pool::proto::meta::{Kind, Time};
 
     fn meta() -> Meta {
@@ -189,6 +199,7 @@ mod tests {
             Change::Cluster(ClusterChange::PutRack(join())),
             Change::Cluster(ClusterChange::PutBlock(1 << 31, RackId(u16::MAX))),
             Change::Cluster(ClusterChange::PutMoved(PageId::new(PageId::LIMIT - 1).unwrap(), RackId(2))),
+            Change::Cluster(ClusterChange::PutMount(1 << 41, RackId(3), ClientName::Far(u64::MAX))),
         ]
     }
 

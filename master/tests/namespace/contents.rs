@@ -135,22 +135,6 @@ fn attributes_that_come_with_what_was_written_are_set_after_it() {
 }
 
 #[test]
-fn access_times_of_many_are_set_at_once_and_what_is_gone_is_left_out() {
-    let f = Fixture::new();
-    let (a, b) = (f.file(Ino::ROOT, "a"), f.file(Ino::ROOT, "b"));
-    let before = (f.attr(a), f.attr(b));
-    f.unlink(Ino::ROOT, "b").unwrap();
-    f.forget(b);
-    let (one, other) = (Time { sec: 5, nsec: 6 }, Time { sec: 7, nsec: 8 });
-    let accessed = |times| f.ask(MetaRequest::Accessed { times });
-    assert_eq!(accessed(vec![(b, other), (a, one)]), Ok(MetaReply::Done));
-    assert_eq!(f.attr(a), Attr { atime: one, ..before.0 });
-    assert!(accessed(vec![(a, other), (a, Time { sec: 0, nsec: u32::MAX })]).is_err());
-    assert_eq!(f.attr(a).atime, one);
-    f.check();
-}
-
-#[test]
 fn a_hole_frees_what_it_covers_and_splits_what_it_cuts() {
     let f = Fixture::new();
     let a = f.file(Ino::ROOT, "a");

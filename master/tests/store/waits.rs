@@ -6,6 +6,8 @@ use master::clock::SystemClock;
 use master::store::Volatile;
 use master::{MasterConfig, Pages};
 use parking_lot::Mutex;
+use pool::addr::RackId;
+use pool::proto::cluster::ClientName;
 use pool::proto::mount::{LockHow, Locked, MountReply, MountRequest};
 use pool::proto::{Reply, Request};
 use pool::transport::Handler;
@@ -66,8 +68,9 @@ fn requests_of_mounts_are_taken_without_waiting_for_the_disk_or_for_each_other()
     let clock = Arc::new(SystemClock);
     let master = Master::open_with(&config, world.transport.clone(), Box::new(store.clone()), clock);
     let master = Arc::new(master.unwrap());
+    let client = (RackId(0), ClientName::Mapped(1));
     let Ok(Reply::Mount(Ok(MountReply::Opened { session }))) =
-        serve(&master, MountRequest::Open { by: "a test".into() }).recv_timeout(LONG)
+        serve(&master, MountRequest::Open { by: "a test".into(), client }).recv_timeout(LONG)
     else {
         panic!("no session");
     };

@@ -24,6 +24,7 @@ enum Key {
     Rack(RackId),
     Block(u64),
     Moved(PageId),
+    Mount(u64),
 }
 
 fn key(change: &Change) -> (Key, bool) {
@@ -46,6 +47,8 @@ fn key(change: &Change) -> (Key, bool) {
             ClusterChange::PutBlock(number, _) => (Key::Block(*number), true),
             ClusterChange::PutMoved(page, _) => (Key::Moved(*page), true),
             ClusterChange::DelMoved(page) => (Key::Moved(*page), false),
+            ClusterChange::PutMount(session, ..) => (Key::Mount(*session), true),
+            ClusterChange::DelMount(session) => (Key::Mount(*session), false),
         },
     }
 }

@@ -19,10 +19,11 @@ use super::{Pool, access};
 use crate::addr::{GAddr, RackId};
 use crate::error::PoolError;
 use crate::proto::far::{FAR_MAX, FarError, FarReply, FarRequest, RENEW, Ticket};
-use crate::proto::page::PageRequest;
+use crate::proto::page::{PageKind, PageReply, PageRequest};
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::{Transport, TransportError};
 use parking_lot::{Condvar, Mutex};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -55,6 +56,8 @@ struct Session {
     transport: Arc<dyn Transport>,
     rack: RackId,
     by: String,
+    /// What the daemon knows this client by.
+    client: u64,
     state: Mutex<State>,
     /// Somebody has entered, or failed to.
     entered: Condvar,
@@ -64,6 +67,8 @@ struct Session {
 
 struct State {
     ticket: Ticket,
+    /// What the daemon said last.
+    age: u64,
     /// A thread is entering; others wait for it.
     entering: bool,
     lapses: u64,
@@ -74,9 +79,10 @@ impl Far {
     /// Enters at the daemon of `rack`, which `transport` reaches as well as the master.
     pub fn enter(transport: Arc<dyn Transport>, rack: RackId, by: String) -> Result<Self, PoolError> {
         let nothing = Ticket { session: 0, until: 0 };
-        let state = Mutex::new(State { ticket: nothing, entering: false, lapses: 0, over: false });
+        let state = Mutex::new(State { ticket: nothing, age: 0, entering: false, lapses: 0, over: false });
         let (entered, ending) = Default::default();
-        let session = Arc::new(Session { transport, rack, by, state, entered, ending });
+        let client = RandomState::new().hash_one((std::process::id(), &by)) | 1;
+        let session = Arc::new(Session { transport, rack, by, client, state, entered, ending });
         session.enter(0, Instant::now() + PATIENCE)?;
         let kept = Arc::clone(&session);
         let keep = move || kept.keep();
@@ -84,6 +90,11 @@ impl Far {
         let thread = std::thread::Builder::new().name("pool-far".into()).spawn(keep);
         thread.map_err(|e| PoolError::Os(format!("cannot start a thread: {e}")))?;
         Ok(far)
+    }
+
+    /// What the daemon knows this client by.
+    pub fn name(&self) -> u64 {
+        self.session.client
     }
 
     /// How often pages that this client had taken may have been taken from it, since it was not heard of.
@@ -103,8 +114,15 @@ impl Far {
         let until = Instant::now() + PATIENCE;
         loop {
             let ticket = session.state.lock().ticket;
-            let reply = session.transport.call(session.daemon(), Request::Page(request.clone()));
-            let Err(error) = reply else { return reply };
+            let error = match session.transport.call(session.daemon(), message(&request, ticket)) {
+                Ok(Reply::Far(Ok(FarReply::Runs { runs, zeroed }))) => {
+                    return Ok(Reply::Page(Ok(PageReply::Runs { runs, zeroed })));
+                }
+                Ok(Reply::Far(Err(FarError::Page(error)))) => return Ok(Reply::Page(Err(error))),
+                Ok(Reply::Far(Err(FarError::Expired))) => TransportError::TimedOut(session.daemon()),
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
             let again = may_repeat(&request) && Instant::now() < until;
             if !again || session.enter(ticket.session, until).is_err() {
                 return Err(error);
@@ -204,7 +222,17 @@ fn cut(pool: &Pool, parts: &[Piece], most: u64) -> Result<Vec<Piece>, PoolError>
     Ok(pieces)
 }
 
-/// Whether asking twice does no harm. What is taken twice for files returns when no client is left.
+/// What is sent for `request`: pages for files are taken in the name of this client.
+fn message(request: &PageRequest, ticket: Ticket) -> Request {
+    match *request {
+        PageRequest::Alloc { pages, leave, kind: kind @ PageKind::File } => {
+            Request::Far(FarRequest::Alloc { ticket, pages, leave, kind })
+        }
+        _ => Request::Page(request.clone()),
+    }
+}
+
+/// Whether asking twice does no harm. What is taken twice for files returns when this client is no more.
 fn may_repeat(request: &PageRequest) -> bool {
     use crate::proto::page::PageKind::File;
     matches!(
@@ -254,8 +282,8 @@ impl Session {
         let result = self.try_enter(old, until);
         let mut state = self.state.lock();
         state.entering = false;
-        let result = result.map(|(ticket, kept)| {
-            state.ticket = ticket;
+        let result = result.map(|(ticket, kept, age)| {
+            (state.ticket, state.age) = (ticket, age);
             state.lapses += u64::from(!kept && old != 0);
         });
         drop(state);
@@ -263,11 +291,16 @@ impl Session {
         result
     }
 
-    fn try_enter(&self, replaces: u64, until: Instant) -> Result<(Ticket, bool), PoolError> {
+    /// The new ticket, whether what was taken was kept, and the age now.
+    fn try_enter(&self, replaces: u64, until: Instant) -> Result<(Ticket, bool, u64), PoolError> {
+        let age = self.state.lock().age;
         loop {
-            let request = FarRequest::Enter { by: self.by.clone(), replaces };
+            let (by, client) = (self.by.clone(), self.client);
+            let request = FarRequest::Enter { by, client, replaces, age };
             let error = match self.transport.call(self.daemon(), Request::Far(request)) {
-                Ok(Reply::Far(Ok(FarReply::Entered { ticket, kept }))) => return Ok((ticket, kept)),
+                Ok(Reply::Far(Ok(FarReply::Entered { ticket, kept, age }))) => {
+                    return Ok((ticket, kept, age));
+                }
                 Ok(Reply::Far(Err(error))) => return Err(of(error)),
                 Ok(Reply::Unsupported) => {
                     return Err(PoolError::Os(format!(
@@ -299,8 +332,11 @@ impl Session {
         }
         let request = FarRequest::Renew { session: ticket.session };
         match self.transport.call(self.daemon(), Request::Far(request)) {
-            Ok(Reply::Far(Ok(FarReply::Renewed(new)))) => {
+            Ok(Reply::Far(Ok(FarReply::Renewed { ticket: new, age }))) => {
                 let mut state = self.state.lock();
+                if state.ticket.session == new.session {
+                    state.age = age;
+                }
                 if state.ticket.session == new.session && state.ticket.until != 0 {
                     state.ticket.until = state.ticket.until.max(new.until);
                 }

@@ -44,7 +44,10 @@
 //! 152  8  the daemon's process, as in a slot's owner word; only for messages to people
 //! 192  8  slots ever used: no slot at or above this number has ever had an owner
 //! 256  8  version of the page index: odd while entries move, see `index`
-//! 264     zero to the end
+//! 264     zero
+//! 320  8  how often pages that clients had taken, and no file had, were given up since those seemed to be gone; see
+//!         `proto::far`
+//! 328     zero to the end
 //! ```
 //!
 //! ## Slot (64 bytes, a cache line)
@@ -220,6 +223,8 @@ pub const AT_OWNER: u64 = AT_CLEAN + 8;
 pub const AT_SLOTS_USED: u64 = 192;
 /// Where the version of the page index is: a cache line of its own, since the daemon writes it often.
 pub const AT_INDEX_VERSION: u64 = 256;
+/// Where the count is of how often pages that clients had taken were given up.
+pub const AT_GIVEN_UP: u64 = 320;
 
 const _: () = {
     assert!(AT_CHANNELS + 4 <= AT_CRC);
@@ -227,7 +232,8 @@ const _: () = {
     assert!(RECORD_WATCHED + 64 <= RECORD_LEN && CELL_BODY < CELL_LEN && CELL_LEN.is_multiple_of(64));
     assert!((ENTRIES as u64 * CELL_LEN).is_multiple_of(SMALL) && BUFFER_LEN.is_multiple_of(SMALL));
     assert!(AT_OWNER + 8 <= AT_SLOTS_USED && AT_SLOTS_USED.is_multiple_of(64));
-    assert!(AT_INDEX_VERSION >= AT_SLOTS_USED + 64 && AT_INDEX_VERSION + 8 <= SUPERBLOCK_LEN);
+    assert!(AT_INDEX_VERSION >= AT_SLOTS_USED + 64 && AT_INDEX_VERSION + 64 <= AT_GIVEN_UP);
+    assert!(AT_GIVEN_UP + 8 <= SUPERBLOCK_LEN);
     assert!(SUPERBLOCK_LEN.is_multiple_of(SLOT_LEN) && SLOT_HITS + 8 <= SLOT_LEN);
     assert!(SLOTS >= 1024 && (SLOTS as u64 * SLOT_LEN).is_multiple_of(SMALL));
     assert!(DESCRIPTOR_HINTS + 8 == DESCRIPTOR_LEN);

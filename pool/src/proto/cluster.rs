@@ -8,7 +8,7 @@
 //! [`Resolve`](ClusterRequest::Resolve) of a token no commit of that token can succeed any more, so its
 //! answer, where the pages are, is final as far as that swap is concerned.
 
-use crate::addr::{PageId, PageSize, RackId};
+use crate::addr::{PageId, PageRun, PageSize, RackId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -81,6 +81,19 @@ pub enum ClusterRequest {
         /// The pages; only those that were away from where they were made.
         pages: Vec<PageId>,
     },
+    /// This client of my rack is no more, or is not listened to any longer: the sessions of its mounts end. Answered by
+    /// [`ClusterReply::Done`]; from then on no file gets pages that it had taken.
+    Died {
+        /// The rack.
+        rack: RackId,
+        /// Which.
+        client: ClientName,
+    },
+    /// Which of these pages no file has now. Answered by [`ClusterReply::Runs`].
+    Unowned {
+        /// The pages, in the order of their ids; none twice.
+        pages: Vec<PageRun>,
+    },
     /// The racks there are. Answered by [`ClusterReply::Racks`].
     Racks,
     /// Wait until `parties` callers have asked with the same name. Answered by [`ClusterReply::Done`] to
@@ -109,8 +122,19 @@ pub enum ClusterReply {
     },
     /// The rack of each page that was asked for, in order; `None` if its block was given to nobody.
     Homes(Vec<Option<RackId>>),
+    /// Pages, in the order of their ids.
+    Runs(Vec<PageRun>),
     /// Done.
     Done,
+}
+
+/// A client process of a rack, as its daemon knows it. Never used for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ClientName {
+    /// It has mapped the rack's memory: its [`ClientId`](crate::cxl::slots::ClientId).
+    Mapped(u64),
+    /// It has not: the random number that it [entered](super::far::FarRequest::Enter) with.
+    Far(u64),
 }
 
 /// What all parties of a cluster must agree on.

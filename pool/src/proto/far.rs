@@ -9,10 +9,15 @@
 //! **What is in doubt.** A client that does not know what came of an access enters anew and names the session
 //! that it had: it is answered once no access of that one is under way, and none will be again.
 //!
+//! **Pages that it takes** and that no file has are its own until it [leaves](FarRequest::Leave), or its last session has
+//! been over for [`KEEP_ALONE`] and its connection is over too, or for [`KEEP`]. Whoever comes back after that is told so, also by
+//! another daemon of the rack: it names the *age* that it was told last, which changes when pages of clients that were
+//! away are given up.
+//!
 //! Who may ask is not checked, as for everything on TCP; all numbers are.
 
-use super::page::PageError;
-use crate::addr::GAddr;
+use super::page::{PageError, PageKind};
+use crate::addr::{GAddr, PageRun};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use thiserror::Error;
@@ -30,6 +35,11 @@ pub const ALONE: Duration = Duration::from_millis(1500);
 /// How long after its start a daemon takes it that clients of the one before it may still come. Longer than
 /// [`LEASE`], and than the master needs to tell them where it is.
 pub const GRACE: Duration = Duration::from_secs(5);
+/// How long a client whose session is over, but whose connection is not, keeps the pages that it has taken: it may be
+/// stopped, or its host may be gone.
+pub const KEEP: Duration = Duration::from_secs(60);
+/// As [`KEEP`], if the connection is over too.
+pub const KEEP_ALONE: Duration = Duration::from_secs(5);
 /// The most bytes of a client's name; what is more is cut off.
 pub const NAME_MAX: usize = 128;
 
@@ -52,8 +62,12 @@ pub enum FarRequest {
     Enter {
         /// Who, for people to read.
         by: String,
+        /// A random number, the same as long as this client lives.
+        client: u64,
         /// The session that this client had; 0 none.
         replaces: u64,
+        /// The age that it was told last.
+        age: u64,
     },
     /// I am still there. Answered by [`FarReply::Renewed`].
     Renew {
@@ -64,6 +78,18 @@ pub enum FarRequest {
     Leave {
         /// The session.
         session: u64,
+    },
+    /// Give out pages, as by [`PageRequest::Alloc`](super::page::PageRequest::Alloc), to this client. Answered by
+    /// [`FarReply::Runs`].
+    Alloc {
+        /// The right to.
+        ticket: Ticket,
+        /// How many.
+        pages: u64,
+        /// Pages that must remain free afterwards.
+        leave: u64,
+        /// Whose they will be.
+        kind: PageKind,
     },
     /// Read. Answered by [`FarReply::Data`].
     Read {
@@ -113,12 +139,25 @@ pub enum FarReply {
     Entered {
         /// The right to access pages.
         ticket: Ticket,
-        /// Pages that the client took and that no file has are still its own: since it entered first, the master was
-        /// not told that there are no clients; or the daemon has not been there for longer than [`GRACE`].
+        /// Pages that the client took and that no file has are still its own.
         kept: bool,
+        /// To be named when it enters again.
+        age: u64,
     },
-    /// The session goes on.
-    Renewed(Ticket),
+    /// The session goes on, and so do the pages that the client took.
+    Renewed {
+        /// The right to access pages.
+        ticket: Ticket,
+        /// To be named when it enters again.
+        age: u64,
+    },
+    /// Pages given out; as [`PageReply::Runs`](super::page::PageReply::Runs).
+    Runs {
+        /// All of them.
+        runs: Vec<PageRun>,
+        /// How many of the last of `runs` are known to be zero.
+        zeroed: u32,
+    },
     /// What was read.
     Data(#[serde(with = "serde_bytes")] Vec<u8>),
     /// What the word was; it has been changed if that is what it had to be.

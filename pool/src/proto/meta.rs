@@ -306,12 +306,6 @@ pub enum MetaRequest {
         /// After all that, set these attributes. Not the size.
         set: Option<SetAttr>,
     },
-    /// These inodes were read, when: sets access times and nothing else. What does not exist is left out. Answered by
-    /// [`MetaReply::Done`].
-    Accessed {
-        /// Inodes and times.
-        times: Vec<(Ino, Time)>,
-    },
     /// Frees the pages `from..to` of a file, which become a hole. Answered by [`MetaReply::Attr`].
     Punch {
         /// Inode of a regular file.
@@ -382,6 +376,12 @@ pub enum MetaRequest {
     },
     /// Counts of inodes. Answered by [`MetaReply::Stat`].
     StatFs,
+    /// These inodes were read: those that have not changed since get a new access time, the others keep their own. Answered by
+    /// [`MetaReply::Done`].
+    Accessed {
+        /// Each with the access time, and the time of its last change as far as known.
+        times: Vec<(Ino, Time, Time)>,
+    },
     /// The mount no longer refers to these inodes: those with no link left are freed. Answered by
     /// [`MetaReply::Done`].
     Forget {

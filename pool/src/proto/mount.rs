@@ -11,11 +11,17 @@
 //! also write, and keep back what it has to tell the master about that. An operation of another mount that conflicts
 //! is answered only after the lease has been revoked.
 //!
+//! **A master that was started anew** has forgotten leases, locks and who has what open, but not which sessions there were.
+//! For [`GRACE`], or until all of those mounts are back, it grants no locks and frees no inode without a name. A
+//! mount that had a session opens another and [reclaims](MountRequest::Reclaim) what it had.
+//!
 //! **Order.** All answers and revocations carry a number ([`Seq`]) from one counter, in the order in which the master
 //! carried out what they are about. They may overtake each other on the way, so a mount installs nothing whose
 //! number is below that of a revocation of the same inode, and never replaces what is newer.
 
+use super::cluster::ClientName;
 use super::meta::{Attr, Extent, Ino, MetaError, MetaReply, MetaRequest};
+use crate::addr::RackId;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -27,6 +33,8 @@ pub const LEASE: Duration = Duration::from_secs(3);
 pub const ACKNOWLEDGE: Duration = Duration::from_secs(2);
 /// How long the master keeps a poll that it has nothing to say to.
 pub const POLL: Duration = Duration::from_millis(800);
+/// How long a master that was started anew waits for mounts that had sessions, at most.
+pub const GRACE: Duration = Duration::from_secs(5);
 /// Maps of at most so many extents come along with a file that is looked up.
 pub const FEW_EXTENTS: u32 = 32;
 /// Maps of at most so many extents come along with the files of a directory that is listed.
@@ -42,6 +50,9 @@ pub enum MountRequest {
     Open {
         /// Who that is, for people to read.
         by: String,
+        /// The client of a rack that the mount is: when the rack's daemon says that it
+        /// [died](super::cluster::ClusterRequest::Died) the session ends.
+        client: (RackId, ClientName),
     },
     /// I am there; tell me what is revoked. Answered by [`MountReply::Revoked`].
     Poll {
@@ -59,6 +70,19 @@ pub enum MountRequest {
     Close {
         /// The session.
         session: u64,
+    },
+    /// What the mount had in another session, which is over. Answered by [`MountReply::Reclaimed`].
+    Reclaim {
+        /// The session.
+        session: u64,
+        /// The one before, in which everything had been reclaimed.
+        was: u64,
+        /// Inodes that programs have open.
+        open: Vec<Ino>,
+        /// Locks that it had.
+        locks: Vec<Lock>,
+        /// There is more to come.
+        more: bool,
     },
     /// An operation. Answered by [`MountReply::Answer`]. When a directory is listed with attributes,
     /// those of which the mount has a lease then are not in the entries but among what is granted. If the directory
@@ -221,6 +245,13 @@ pub enum MountReply {
     Answer(Answer),
     /// See [`Locked`].
     Locked(Locked),
+    /// What could not be reclaimed.
+    Reclaimed {
+        /// Locks: others may have had them in the meantime.
+        lost: Vec<Lock>,
+        /// Inodes that there are no more.
+        gone: Vec<Ino>,
+    },
     /// Done.
     Done,
 }

@@ -104,7 +104,7 @@ impl Fs {
                 buffer.clear();
                 let from = piece.data.ok_or(FsError::TooFewPages)?;
                 self.pool.read_into(from, piece.len as usize, &mut buffer)?;
-                self.pool.write(to, &buffer)?;
+                self.write_sole(to, &buffer)?;
             }
         }
         Ok(())

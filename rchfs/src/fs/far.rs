@@ -1,8 +1,8 @@
 //! The bytes of files where the rack's memory is not mapped, and each access is a message to its daemon: what several
 //! pages need is asked for at once, and what may or may not have been done is done again as long as the leases hold.
 //!
-//! **Pages that are in no file yet.** The daemons take them back when no client is left, as far as they know; and one
-//! that was cut off they do not know of ([`Pool::lapses`](pool::Pool::lapses)). So pages that were taken before that
+//! **Pages that are in no file yet.** The daemons take them back when a client is no more, as far as they know; and one
+//! that was cut off they take for that after a while ([`Pool::lapses`](pool::Pool::lapses)). So pages that were taken before that
 //! are not told to the master any more.
 
 use super::Fs;
@@ -67,6 +67,11 @@ impl Fs {
         }
         self.pool.write_parts_while(&parts, data, &|| self.still()).map_err(lost)?;
         Ok(true)
+    }
+
+    /// Writes bytes of a file that is held exclusively.
+    pub(super) fn write_sole(&self, to: GAddr, data: &[u8]) -> Result<()> {
+        self.pool.write_parts_while(&[(to, data.len() as u64)], data, &|| self.still()).map_err(lost)
     }
 
     /// Sets bytes of a file that is held exclusively to zero.

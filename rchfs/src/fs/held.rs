@@ -261,16 +261,18 @@ impl Fs {
             file.start_asking();
         }
         // Pages that no file has are this mount's only if the daemon knows it.
-        if let Err(why) = self.pool.check_in() {
-            log::warn!("what was written may be lost: {why}");
+        let known_there = self.pool.check_in();
+        if let Err(why) = &known_there {
+            log::warn!("what was written and not told is lost: {why}");
         }
         let known: Vec<_> = files.iter().map(|file| shared.known.attr(file.ino)).collect();
         shared.known.clear(generation);
+        self.reclaim(shared);
         let mut changed = Vec::new();
         for (file, known) in files.iter().zip(known) {
             let mut state = file.state.write();
             let held = std::mem::replace(&mut state.held, Held::Nothing);
-            let has_pending = self.still_has_pending(&state);
+            let has_pending = known_there.is_ok() && self.still_has_pending(&state);
             drop(state);
             let same = has_pending && held == Held::Exclusive && take_again(shared, file, known);
             if !same {
@@ -282,7 +284,6 @@ impl Fs {
                 }
             }
         }
-        shared.lockers.lock().clear();
         shared.session.ready(generation);
         files.iter().for_each(|file| file.stop_asking());
         if let Some(kernel) = self.kernel.get() {
@@ -306,7 +307,7 @@ impl Fs {
         *state = State::default();
         file.touched.store(false, Ordering::Release);
         if unsure {
-            log::warn!("inode {}: pages that may be its own return when its session is over", file.ino.0);
+            log::warn!("inode {}: pages that may be its own return when this mount ends", file.ino.0);
         } else if !pending.is_empty() {
             self.give_back(&pending);
         }

@@ -124,6 +124,14 @@ impl Inodes {
         self.shard(ino).lock().get(&ino).is_some_and(|known| known.opens > 0)
     }
 
+    /// The inodes that programs have open.
+    pub fn all_open(&self) -> Vec<Ino> {
+        let of = |shard: &Mutex<HashMap<Ino, Known>>| -> Vec<_> {
+            shard.lock().iter().filter(|(_, known)| known.opens > 0).map(|(ino, _)| *ino).collect()
+        };
+        self.shards.iter().flat_map(of).collect()
+    }
+
     fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Known>> {
         &self.shards[(ino.0 % SHARDS) as usize]
     }

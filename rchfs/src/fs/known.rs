@@ -10,7 +10,7 @@
 //! A shard's lock is a leaf.
 
 use parking_lot::Mutex;
-use pool::proto::meta::{Attr, DirEntry, Extent, Ino, Kind};
+use pool::proto::meta::{Attr, DirEntry, Extent, Ino, Kind, Time};
 use pool::proto::mount::{Granted, Seq};
 use std::collections::HashMap;
 
@@ -370,6 +370,15 @@ impl Known {
         shard.floor
     }
 
+    /// The inode has another access time, if it has not changed since it was as is known.
+    pub fn accessed(&self, ino: Ino, atime: Time, ctime: Time) {
+        let mut shard = self.shard(ino).lock();
+        let attr = shard.inodes.get_mut(&ino).and_then(|inode| inode.attr.as_mut());
+        if let Some((_, attr)) = attr.filter(|(_, attr)| attr.ctime == ctime) {
+            attr.atime = atime;
+        }
+    }
+
     /// Another session: nothing is known.
     pub fn clear(&self, generation: u64) {
         for shard in &self.0 {
@@ -383,7 +392,6 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pool::proto::meta::Time;
 
     fn attr(ino: u64, size: u64) -> Attr {
         let time = Time::default();

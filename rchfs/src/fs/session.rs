@@ -8,6 +8,8 @@
 
 use super::error::{FsError, Result};
 use parking_lot::{Condvar, Mutex};
+use pool::addr::RackId;
+use pool::proto::cluster::ClientName;
 use pool::proto::mount::{LEASE, MountReply, MountRequest};
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::Transport;
@@ -36,6 +38,7 @@ pub struct Current {
 pub struct Session {
     transport: Arc<dyn Transport>,
     by: String,
+    client: (RackId, ClientName),
     current: Mutex<Current>,
     changed: Condvar,
     /// As in `current`, if that is ready, and 0 otherwise: read at every access.
@@ -53,14 +56,15 @@ pub fn now() -> u64 {
 }
 
 impl Session {
-    /// Opens a session for `by`, which is for people to read.
+    /// Opens a session for `by`, which is for people to read, and which is this client of that rack.
     ///
     /// # Errors
     /// If the master does not answer.
-    pub fn open(transport: Arc<dyn Transport>, by: String) -> Result<Self> {
+    pub fn open(transport: Arc<dyn Transport>, by: String, client: (RackId, ClientName)) -> Result<Self> {
         let session = Self {
             transport,
             by,
+            client,
             current: Mutex::default(),
             changed: Condvar::new(),
             valid_until: AtomicU64::new(0),
@@ -75,7 +79,8 @@ impl Session {
     pub(super) fn reopen(&self) -> Result<()> {
         self.valid_until.store(0, Ordering::SeqCst);
         let at = now();
-        let MountReply::Opened { session } = self.call(MountRequest::Open { by: self.by.clone() })? else {
+        let open = MountRequest::Open { by: self.by.clone(), client: self.client };
+        let MountReply::Opened { session } = self.call(open)? else {
             return Err(FsError::BadReply(NodeId::Master));
         };
         let mut current = self.current.lock();

@@ -19,13 +19,14 @@ use super::error::{FsError, Result};
 use super::file::File;
 use super::known::{At, Known, Name, is_dot};
 use super::session::Session;
+use master::Ranges;
 use parking_lot::Mutex;
 use pool::proto::NodeId;
 use pool::proto::meta::{Attr, DirEntry, Ino, MetaError, MetaReply, MetaRequest, NewNode, RenameMode, Time};
 use pool::proto::mount::{Answer, Granted, MountError, MountReply, MountRequest};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The most inodes in one message that says they are not used any more.
@@ -40,8 +41,10 @@ pub(super) struct Shared {
     pub known: Known,
     /// Files with something to tell the master.
     pub dirty: Mutex<Vec<Arc<File>>>,
-    /// Owners that have taken locks of fcntl(2), by inode: only they have something to give up at a close.
-    pub lockers: Mutex<HashSet<(Ino, u64)>>,
+    /// The locks that owners have, by inode, or may have if there are none: only they have something to give up at a close.
+    pub locks: Mutex<HashMap<(Ino, u64), Ranges>>,
+    /// The last session in which everything was reclaimed that was had in the one before.
+    pub reclaimed: AtomicU64,
     /// When inodes were read, if the master is to be told.
     atimes: Mutex<HashMap<Ino, Time>>,
     /// The kernel asks for nothing any more.
@@ -53,11 +56,13 @@ pub(super) struct Shared {
 impl Shared {
     pub fn new(session: Session) -> Self {
         let known = Known::new(session.current().generation);
+        let reclaimed = AtomicU64::new(session.current().number);
         Self {
             session,
             known,
             dirty: Mutex::default(),
-            lockers: Mutex::default(),
+            locks: Mutex::default(),
+            reclaimed,
             atimes: Mutex::default(),
             over: AtomicBool::new(false),
             leaving: AtomicBool::new(false),

@@ -19,7 +19,7 @@ use pool::addr::PageRun;
 use pool::proto::meta::{Extent, InodeStat, MetaReply, MetaRequest};
 use pool::proto::page::PageKind;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,30 @@ const DIRTY_PART: u64 = 2;
 const SOON: Duration = Duration::from_millis(1800);
 /// How often it looks.
 const AGAIN: Duration = Duration::from_millis(50);
+
+/// How many requests may wait for pages at a time: some of the threads that a mount that is not alone has at least.
+const WAITERS: u32 = 16;
+
+/// Those that wait for pages.
+#[derive(Debug, Default)]
+pub(super) struct Waiters(AtomicU32);
+
+/// One that waits, until this is dropped.
+struct Waits<'w>(&'w Waiters);
+
+impl Waiters {
+    /// One more, unless there are enough.
+    fn begin(&self) -> Option<Waits<'_>> {
+        let more = |count| (count < WAITERS).then_some(count + 1);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).ok().map(|_| Waits(self))
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// Fill level of the file system, as statfs(2) shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,12 +160,15 @@ impl Fs {
     }
 
     /// Takes pages that are about to be free: what is unlinked goes by way of the master, and racks hear of each
-    /// other's room once a second.
+    /// other's room once a second. Only so many requests of the kernel wait here at a time that there are threads left for
+    /// others; more find the pool full.
     fn take_soon<T>(
         &self,
         count: u64,
         take: impl Fn() -> std::result::Result<T, PoolError>,
     ) -> std::result::Result<T, PoolError> {
+        let Some(_waits) = self.waits_for_pages.begin() else { return take() };
+        self.about_to_wait();
         let end = Instant::now() + SOON;
         loop {
             let there_is_room = self.gave_up_pages() || self.pool.stat()?.free >= count;
@@ -156,7 +183,7 @@ impl Fs {
     pub(super) fn give_back(&self, extents: &[Extent]) {
         let runs: Vec<_> = extents.iter().map(|e| e.run).collect();
         if let Err(e) = self.pool.free_runs(&runs) {
-            log::warn!("{} pages stay taken until the next mount: {e}", runs.len());
+            log::warn!("{} runs of pages stay taken until this mount ends: {e}", runs.len());
         }
     }
 
@@ -205,6 +232,15 @@ fn lay_out(runs: &[PageRun], holes: &[Range<u64>]) -> Vec<Extent> {
 mod tests {
     use super::*;
     use pool::addr::PageId;
+
+    #[test]
+    fn so_many_wait_for_pages_that_there_are_threads_left() {
+        let waiters = Waiters::default();
+        let mut all: Vec<_> = (0..WAITERS).map(|_| waiters.begin().unwrap()).collect();
+        assert!(waiters.begin().is_none());
+        all.pop();
+        assert!(waiters.begin().is_some());
+    }
 
     #[test]
     fn pages_are_laid_over_holes_in_order_and_completely() {

@@ -89,13 +89,19 @@ impl Fs {
     /// keeps its own.
     pub(super) fn tell_atimes(&self) {
         let Some(shared) = &self.shared else { return };
-        let mut times = shared.take_atimes(ATIMES);
-        times.retain(|(ino, time)| shared.known.attr(*ino).is_some_and(|attr| is_stale(&attr, time.sec)));
+        let as_known = |(ino, atime): (Ino, Time)| {
+            let attr = shared.known.attr(ino).filter(|attr| is_stale(attr, atime.sec))?;
+            Some((ino, atime, attr.ctime))
+        };
+        let times: Vec<_> = shared.take_atimes(ATIMES).into_iter().filter_map(as_known).collect();
         if times.is_empty() {
             return;
         }
-        if let Err(why) = self.meta(MetaRequest::Accessed { times }) {
-            log::debug!("access times stay: {why}");
+        match self.meta(MetaRequest::Accessed { times: times.clone() }) {
+            Ok(_) => {
+                times.into_iter().for_each(|(ino, atime, ctime)| shared.known.accessed(ino, atime, ctime))
+            }
+            Err(why) => log::debug!("access times stay: {why}"),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::{clients, finish, goes_on_and_kept_its_promises, on_cluster, seconds}
 use e2e::cluster::{Client, Cluster, Shape};
 use pool::addr::{GAddr, PageId, PageSize, RackId};
 use pool::proto::far::{FAR_MAX, FarError, FarReply, FarRequest, LEASE, Ticket, ZERO_MAX};
-use pool::proto::page::PageError;
+use pool::proto::page::{PageError, PageReply, PageRequest};
 use pool::proto::{NodeId, Reply, Request};
 use pool::transport::tcp::frame::{HEADER, Hello, Kind, WELCOME, encode};
 use pool::transport::{Tcp, TcpConfig, Transport};
@@ -129,8 +129,8 @@ fn asker(cluster: &Cluster) -> impl Fn(FarRequest) -> Result<FarReply, FarError>
 }
 
 fn enter(ask: impl Fn(FarRequest) -> Result<FarReply, FarError>, replaces: u64) -> (Ticket, bool) {
-    match ask(FarRequest::Enter { by: "é".repeat(5000), replaces }) {
-        Ok(FarReply::Entered { ticket, kept }) => (ticket, kept),
+    match ask(FarRequest::Enter { by: "é".repeat(5000), client: 7, replaces, age: 0 }) {
+        Ok(FarReply::Entered { ticket, kept, .. }) => (ticket, kept),
         other => panic!("{other:?}"),
     }
 }
@@ -193,6 +193,43 @@ fn what_makes_no_sense_or_has_no_ticket_is_refused_and_harms_nothing() {
     });
 }
 
+/// How many clients the daemon of rack 0 says there are, to who may have pages freed that no file has.
+fn count(cluster: &Cluster) -> Option<u64> {
+    let tcp = Tcp::new(TcpConfig { me: None, cluster: 0, deadline: Duration::from_secs(10) }).unwrap();
+    tcp.set_addr(NodeId::Daemon(RackId(0)), cluster.daemon(0).addr().to_owned());
+    let request = PageRequest::Reconcile { held: Vec::new(), ids: 0..0, free: false };
+    match tcp.call(NodeId::Daemon(RackId(0)), Request::Page(request)) {
+        Ok(Reply::Page(Ok(PageReply::Reconciled(found)))) => found.clients,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_client_is_told_by_another_daemon_of_its_rack_whether_its_pages_were_kept() {
+    on_cluster(Shape::restless(2), |cluster, _| {
+        let enter = |cluster: &Cluster, replaces, age| {
+            let by = "a test".into();
+            match asker(cluster)(FarRequest::Enter { by, client: 7, replaces, age }) {
+                Ok(FarReply::Entered { ticket, kept, age }) => (ticket.session, kept, age),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (session, _, age) = enter(cluster, 0, 0);
+        cluster.restart_daemon(0);
+        let (session, kept, age) = enter(cluster, session, age);
+        assert!(kept, "nobody can have taken anything from it");
+        // It is away, and the master is told that there is nobody.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while count(cluster) != Some(0) {
+            assert!(Instant::now() < deadline, "it is never taken to be away");
+            sleep(Duration::from_millis(100));
+        }
+        cluster.restart_daemon(0);
+        let (_, kept, _) = enter(cluster, session, age);
+        assert!(!kept, "its pages may have been freed");
+    });
+}
+
 #[test]
 fn bytes_that_are_no_message_end_their_connection_and_no_other() {
     on_cluster(Shape::restless(2), |cluster, _| {
@@ -218,7 +255,7 @@ fn bytes_that_are_no_message_end_their_connection_and_no_other() {
             // Closed, or reset: but no answer.
             assert!(matches!(stream.read_to_end(&mut said), Ok(0) | Err(_)) && said.is_empty(), "{said:?}");
         }
-        assert!(matches!(ask(FarRequest::Renew { session: ticket.session }), Ok(FarReply::Renewed(_))));
+        assert!(matches!(ask(FarRequest::Renew { session: ticket.session }), Ok(FarReply::Renewed { .. })));
     });
 }
 

@@ -1,12 +1,14 @@
 //! Locks are seen by all mounts.
 
-use crate::on_mounts;
+use crate::{Mounts, on_mounts};
+use e2e::rustix::process::{Pid, Signal, kill_process};
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
-use std::thread::scope;
-use std::time::Duration;
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
 
 /// Longer than anything takes that does not wait for a lock, also for a mount that has died.
 const LONG: Duration = Duration::from_secs(20);
@@ -95,5 +97,105 @@ fn the_locks_of_a_mount_that_dies_are_given_up() {
             m.kill(0);
             receiver.recv_timeout(LONG).expect("it is woken").unwrap();
         });
+    });
+}
+
+/// What a try comes to, once the master is there to say.
+fn answered(mut attempt: impl FnMut() -> Result<(), i32>) -> Result<(), i32> {
+    let deadline = Instant::now() + LONG;
+    loop {
+        match attempt() {
+            Err(libc::EIO) if Instant::now() < deadline => sleep(Duration::from_millis(50)),
+            other => return other,
+        }
+    }
+}
+
+#[test]
+fn locks_outlive_the_master_and_nobody_else_gets_them_meanwhile() {
+    on_mounts(&["", "", "cxl=none"], |m| {
+        let whole = [open(m.at(0, "whole")), open(m.at(1, "whole"))];
+        let ranges = [open(m.at(0, "ranges")), open(m.at(1, "ranges"))];
+        let far = [open(m.at(2, "far")), open(m.at(1, "far"))];
+        flock(&whole[0], libc::LOCK_EX).unwrap();
+        flock(&far[0], libc::LOCK_EX).unwrap();
+        fcntl(&ranges[0], libc::F_SETLK, libc::F_WRLCK, 0, 10).unwrap();
+        fcntl(&ranges[0], libc::F_SETLK, libc::F_UNLCK, 2, 3).unwrap();
+        for _ in 0..2 {
+            m.cluster().restart_master();
+            let busy = libc::LOCK_EX | libc::LOCK_NB;
+            assert_eq!(answered(|| flock(&whole[1], busy)), Err(libc::EAGAIN));
+            assert_eq!(answered(|| flock(&far[1], busy)), Err(libc::EAGAIN));
+            let set = |from, len| answered(|| fcntl(&ranges[1], libc::F_SETLK, libc::F_WRLCK, from, len));
+            assert_eq!(set(1, 1), Err(libc::EAGAIN));
+            assert_eq!(set(5, 1), Err(libc::EAGAIN));
+            assert_eq!(set(2, 3), Ok(()), "it was given up before");
+        }
+        // Whoever had them gives them up as ever.
+        let [mine, theirs] = whole;
+        let (sender, receiver) = channel();
+        scope(|scope| {
+            scope.spawn(|| sender.send(flock(&theirs, libc::LOCK_EX)).unwrap());
+            assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err(), "it does not wait");
+            drop(mine);
+            receiver.recv_timeout(LONG).expect("it is woken").unwrap();
+        });
+    });
+}
+
+#[test]
+fn who_waits_for_a_lock_when_the_master_dies_gets_it_in_the_end() {
+    on_mounts(&["", ""], |m| {
+        let (a, b) = (open(m.at(0, "file")), open(m.at(1, "file")));
+        flock(&a, libc::LOCK_EX).unwrap();
+        let (sender, receiver) = channel();
+        scope(|scope| {
+            scope.spawn(|| sender.send(flock(&b, libc::LOCK_EX)).unwrap());
+            assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err(), "it does not wait");
+            m.cluster().restart_master();
+            assert!(receiver.recv_timeout(Duration::from_secs(2)).is_err(), "it has not been given up");
+            drop(a);
+            receiver.recv_timeout(LONG).expect("it is woken").unwrap();
+        });
+    });
+}
+
+#[test]
+fn the_locks_of_a_mount_that_died_while_the_master_was_away_are_given_up() {
+    on_mounts(&["", ""], |m| {
+        let (a, b) = (open(m.at(0, "file")), open(m.at(1, "file")));
+        flock(&a, libc::LOCK_EX).unwrap();
+        m.kill(0);
+        m.cluster().restart_master();
+        drop(a);
+        assert_eq!(answered(|| flock(&b, libc::LOCK_EX)), Ok(()));
+    });
+}
+
+fn signal(m: &Mounts, number: usize, signal: Signal) {
+    let pid = Pid::from_raw(m.mount(number).pid() as i32).expect("a process has an id");
+    kill_process(pid, signal).expect("a child can be signalled");
+}
+
+#[test]
+fn a_program_that_lost_its_lock_is_told() {
+    on_mounts(&["", ""], |m| {
+        let (mut a, b) = (open(m.at(0, "file")), open(m.at(1, "file")));
+        flock(&a, libc::LOCK_EX).unwrap();
+        signal(m, 0, Signal::STOP);
+        flock(&b, libc::LOCK_EX).unwrap();
+        drop(b);
+        signal(m, 0, Signal::CONT);
+        let deadline = Instant::now() + LONG;
+        let told = loop {
+            match a.write_all(b"under the lock") {
+                Ok(()) => assert!(Instant::now() < deadline, "nobody says that the lock is gone"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(told.raw_os_error(), Some(libc::EIO));
+        // Once.
+        flock(&a, libc::LOCK_EX).unwrap();
+        a.write_all(b"under a lock").unwrap();
     });
 }

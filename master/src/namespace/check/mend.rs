@@ -5,6 +5,7 @@ use super::super::edit::Edit;
 use super::{Census, Loaded, Repair};
 use crate::change::{Change, Meta};
 use crate::store::StoreError;
+use hashbrown::HashSet;
 use pool::proto::meta::{Caller, Ino, Kind, Time};
 
 /// Where inodes go that nothing leads to.
@@ -17,11 +18,14 @@ pub(crate) struct Mended {
     pub batches: Vec<Vec<Change>>,
     /// Inodes without a link that were removed.
     pub orphans: u64,
+    /// Inodes without a link that were kept.
+    pub nameless: Vec<Ino>,
     /// Everything else: nothing that happens if a process just ends.
     pub repairs: Vec<Repair>,
 }
 
-/// Mends `ns`, in memory only. An empty namespace gets a root.
+/// Mends `ns`, in memory only. An empty namespace gets a root. With `keep`, inodes without a link are not removed: somebody
+/// may have them open.
 ///
 /// # Errors
 /// The root is no directory.
@@ -30,6 +34,7 @@ pub(crate) fn mend(
     loaded: Loaded,
     root: Caller,
     now: Time,
+    keep: bool,
 ) -> Result<Mended, StoreError> {
     let mut mended = Mended { repairs: loaded.said, ..Mended::default() };
     match ns.get(Ino::ROOT).map(|inode| inode.meta.kind) {
@@ -47,9 +52,14 @@ pub(crate) fn mend(
     }
     mended.step(ns, loaded.dropped);
     let mut census = Census::of(ns);
-    let removed = orphans(ns, &census, now);
-    mended.orphans = removed.iter().filter(|c| matches!(c, Change::DelInode(_))).count() as u64;
-    mended.step(ns, removed);
+    let nameless = orphans(ns, &census);
+    if keep {
+        mended.nameless = nameless;
+    } else {
+        mended.orphans = nameless.len() as u64;
+        let removed = removal(ns, &nameless, now);
+        mended.step(ns, removed);
+    }
     let attached = attach_lost(ns, &mut census, root, now, &mut mended);
     if !attached.is_empty() {
         mended.step(ns, attached);
@@ -91,14 +101,19 @@ fn new_dir(owner: Caller, perm: u16, now: Time) -> Meta {
     }
 }
 
-/// Removes what has no link and no entry. Whoever had it open is gone.
-fn orphans(ns: &Namespace, census: &Census, now: Time) -> Vec<Change> {
-    let mut e = Edit::new(ns, now);
+/// What has no link and no entry.
+fn orphans(ns: &Namespace, census: &Census) -> Vec<Ino> {
     let unlinked = ns.iter().filter(|(ino, inode)| inode.meta.nlink == 0 && census.names(*ino) == 0);
-    for (ino, inode) in unlinked {
-        if ino != Ino::ROOT && inode.dir().is_none_or(|dir| dir.is_empty()) {
-            e.remove(ino, inode);
-        }
+    let empty =
+        unlinked.filter(|(ino, inode)| *ino != Ino::ROOT && inode.dir().is_none_or(|dir| dir.is_empty()));
+    empty.map(|(ino, _)| ino).collect()
+}
+
+/// Removes these. Whoever had them open is gone.
+fn removal(ns: &Namespace, inos: &[Ino], now: Time) -> Vec<Change> {
+    let mut e = Edit::new(ns, now);
+    for (ino, inode) in inos.iter().filter_map(|ino| Some((*ino, ns.get(*ino)?))) {
+        e.remove(ino, inode);
     }
     e.finish().changes
 }
@@ -112,8 +127,10 @@ fn attach_lost(
     mended: &mut Mended,
 ) -> Vec<Change> {
     let mut lost: Vec<(Ino, Option<Change>)> = Vec::new();
+    let kept: HashSet<Ino> = mended.nameless.iter().copied().collect();
+    kept.iter().for_each(|ino| census.reach(*ino));
     let mut nameless: Vec<Ino> =
-        ns.iter().map(|(ino, _)| ino).filter(|ino| census.names(*ino) == 0).collect();
+        ns.iter().map(|(ino, _)| ino).filter(|ino| census.names(*ino) == 0 && !kept.contains(ino)).collect();
     nameless.sort_unstable();
     for ino in nameless.into_iter().filter(|ino| *ino != Ino::ROOT) {
         census.reach(ino);

@@ -38,17 +38,6 @@ pub(crate) fn set_attributes(e: &mut Edit, ino: Ino, set: &SetAttr) -> Result<()
     Ok(())
 }
 
-/// Sets access times and nothing else; what does not exist has none.
-pub(crate) fn accessed(e: &mut Edit, times: &[(Ino, Time)]) -> Answer {
-    for (ino, time) in times {
-        check(&SetAttr { atime: Some(SetTime::At(*time)), ..SetAttr::default() })?;
-        if e.ns().get(*ino).is_some() {
-            e.meta_mut(*ino)?.atime = *time;
-        }
-    }
-    Ok(MetaReply::Done)
-}
-
 fn check(set: &SetAttr) -> Result<(), MetaError> {
     let asked = |t: Option<SetTime>| match t {
         Some(SetTime::At(time)) => Some(time),

@@ -89,6 +89,8 @@ struct Watch {
 
 /// A request that has arrived.
 pub struct Call {
+    /// The process that asks; see [`ClientId`]. 0 if it is gone.
+    pub client: u64,
     /// What is asked.
     pub request: Request,
     /// Where the answer goes.
@@ -250,7 +252,10 @@ impl Server {
             return true;
         }
         match cell.get(|_, message| decode(message)).flatten() {
-            Some(request) => serve(Call { request, reply }),
+            Some(request) => {
+                let client = channel.owner().load(Ordering::Acquire);
+                serve(Call { client, request, reply });
+            }
             None => reply.finish(Status::Malformed, &[]),
         }
         true
