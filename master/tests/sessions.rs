@@ -67,6 +67,12 @@ impl Cluster {
         self.master = Self::open(&self.world, &self.store, &self.clock);
     }
 
+    /// As [`restart`](Self::restart), and the leases from before have run out.
+    fn restart_and_wait(&mut self) {
+        self.restart();
+        self.pass(LEASE);
+    }
+
     fn pass(&self, time: Duration) {
         *self.clock.0.lock() += time;
     }
@@ -215,7 +221,7 @@ fn locks_are_reclaimed_after_a_restart_and_nobody_gets_them_before() {
     let (one, other) = (c.mount(ONE), c.mount(OTHER));
     let ino = c.file(one, "a");
     assert_eq!(c.lock(one, ino, LockHow::Try).recv_timeout(LONG).unwrap(), granted());
-    c.restart();
+    c.restart_and_wait();
     let (again, eager) = (c.mount(ONE), c.mount(OTHER));
     let asked = c.lock(eager, ino, LockHow::Try);
     assert_eq!(c.reclaim(eager, other, &[], &[]), (vec![], vec![]));
@@ -231,7 +237,7 @@ fn who_does_not_come_back_in_time_has_lost_its_locks() {
     let (one, other) = (c.mount(ONE), c.mount(OTHER));
     let ino = c.file(one, "a");
     assert_eq!(c.lock(one, ino, LockHow::Try).recv_timeout(LONG).unwrap(), granted());
-    c.restart();
+    c.restart_and_wait();
     let (late, eager) = (c.mount(ONE), c.mount(OTHER));
     assert_eq!(c.reclaim(eager, other, &[], &[]), (vec![], vec![]));
     let asked = c.lock(eager, ino, LockHow::Wait);
@@ -251,7 +257,7 @@ fn whose_session_had_ended_before_the_restart_reclaims_no_locks() {
     assert_eq!(c.lock(one, ino, LockHow::Try).recv_timeout(LONG).unwrap(), granted());
     // Another has the lock in between, and is through with it.
     c.died(ONE);
-    c.restart();
+    c.restart_and_wait();
     let (again, eager) = (c.mount(ONE), c.mount(OTHER));
     assert_eq!(c.reclaim(again, one, &[], &[lock(ino)]), (vec![lock(ino)], vec![]));
     assert_eq!(c.reclaim(eager, other, &[], &[]), (vec![], vec![]));
@@ -264,7 +270,7 @@ fn a_mount_that_is_known_to_have_died_is_not_waited_for() {
     let (one, other) = (c.mount(ONE), c.mount(OTHER));
     let ino = c.file(one, "a");
     assert_eq!(c.lock(one, ino, LockHow::Try).recv_timeout(LONG).unwrap(), granted());
-    c.restart();
+    c.restart_and_wait();
     let eager = c.mount(OTHER);
     assert_eq!(c.reclaim(eager, other, &[], &[]), (vec![], vec![]));
     let asked = c.lock(eager, ino, LockHow::Try);
@@ -280,7 +286,7 @@ fn an_unlinked_file_that_is_open_outlives_the_master_until_its_last_user_is_gone
     let (kept, left) = (c.file(one, "kept"), c.file(one, "left"));
     c.unlink(one, "kept");
     c.unlink(one, "left");
-    c.restart();
+    c.restart_and_wait();
     let again = c.mount(ONE);
     assert!(c.is_there(kept) && c.is_there(left), "it is not known yet who has them open");
     assert_eq!(c.reclaim(again, one, &[kept, Ino(1 << 40)], &[]), (vec![], vec![Ino(1 << 40)]));
@@ -295,7 +301,7 @@ fn what_is_unlinked_before_all_mounts_are_back_stays_for_those_that_have_it_open
     let mut c = Cluster::new();
     let (one, other) = (c.mount(ONE), c.mount(OTHER));
     let (open, closed) = (c.file(one, "open"), c.file(one, "closed"));
-    c.restart();
+    c.restart_and_wait();
     let eager = c.mount(OTHER);
     assert_eq!(c.reclaim(eager, other, &[], &[]), (vec![], vec![]));
     c.unlink(eager, "open");
@@ -318,7 +324,7 @@ fn without_mounts_that_may_come_back_unlinked_files_go_at_the_start() {
     let one = c.mount(ONE);
     let ino = c.file(one, "a");
     c.unlink(one, "a");
-    c.restart();
+    c.restart_and_wait();
     assert!(c.is_there(ino));
     c.died(ONE);
     assert!(!c.is_there(ino), "nobody is waited for");
@@ -345,4 +351,35 @@ fn new_access_times_wait_for_nobody_and_change_nothing_that_has_changed() {
         panic!()
     };
     assert!(matches!(answer.result, Err(MetaError::Invalid(_))));
+}
+
+#[test]
+fn leases_from_before_a_restart_hold_until_all_are_back_or_they_have_run_out() {
+    let mut c = Cluster::new();
+    let (one, other) = (c.mount(ONE), c.mount(OTHER));
+    let ino = c.file(one, "a");
+    let look = |session| MountRequest::Do { session, request: MetaRequest::GetAttr { ino } };
+    let answered = |asked: Receiver<Result<MountReply, MountError>>| match asked.recv_timeout(LONG) {
+        Ok(Ok(MountReply::Answer(answer))) => answer.result.is_ok(),
+        other => panic!("{other:?}"),
+    };
+    c.restart();
+    let eager = c.mount(OTHER);
+    assert_eq!(c.reclaim(eager, other, &[], &[]), (vec![], vec![]));
+    let asked = c.start(look(eager));
+    c.pass(LEASE / 2);
+    assert!(asked.try_recv().is_err(), "another mount may rely on what it knew");
+    let again = c.mount(ONE);
+    assert!(asked.try_recv().is_err(), "it has not said what it has");
+    assert_eq!(c.reclaim(again, one, &[], &[]), (vec![], vec![]));
+    assert!(answered(asked), "all are back");
+
+    c.restart();
+    let eager = c.mount(OTHER);
+    let asked = c.start(look(eager));
+    assert!(asked.try_recv().is_err());
+    c.pass(LEASE / 2);
+    drop(c.start(MountRequest::Poll { session: eager }));
+    c.pass(LEASE / 2);
+    assert!(answered(asked), "they have run out");
 }

@@ -6,10 +6,15 @@
 //! locks.
 //!
 //! Requests for locks wait meanwhile: not for long, and a mount that asks cannot tell that from a slow master.
+//!
+//! **Leases** of a mount that has not come back hold until [`LEASE`] after the start at most, by its own clock: the master before
+//! had stopped to renew them by then. Until that time, or until all are back, who needs or would be granted a lease waits:
+//! else a mount that does not know yet that its leases are gone would go on reading what others change, and keep back
+//! what others should see.
 
 use pool::addr::RackId;
 use pool::proto::cluster::ClientName;
-use pool::proto::mount::{GRACE, Lock, LockHow};
+use pool::proto::mount::{GRACE, LEASE, Lock, LockHow, MountRequest};
 use pool::transport::Answer;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,15 +34,20 @@ pub(crate) struct Grace {
     awaited: BTreeMap<u64, (RackId, ClientName)>,
     /// When it ends at the latest; `None` if it has.
     until: Option<Duration>,
+    /// When the leases from before have run out; `None` if they have.
+    leases_until: Option<Duration>,
     /// In the order of asking.
     waiting: Vec<Waiting>,
+    /// What needs leases, in the order of asking.
+    held_up: Vec<(MountRequest, Answer)>,
 }
 
 impl Grace {
     /// Waits for these from `now` on.
     pub(crate) fn begin(awaited: BTreeMap<u64, (RackId, ClientName)>, now: Duration) -> Self {
         let until = (!awaited.is_empty()).then(|| now + GRACE);
-        Self { awaited, until, waiting: Vec::new() }
+        let leases_until = until.map(|_| now + LEASE);
+        Self { awaited, until, leases_until, waiting: Vec::new(), held_up: Vec::new() }
     }
 
     /// Whether it has not ended.
@@ -69,6 +79,30 @@ impl Grace {
             stays
         });
         died
+    }
+
+    /// Whether a mount from before may rely on leases.
+    pub(crate) fn leases_hold(&self) -> bool {
+        self.leases_until.is_some()
+    }
+
+    /// What was held up by the leases from before, if they hold no longer.
+    pub(crate) fn go_on(&mut self, now: Duration) -> Vec<(MountRequest, Answer)> {
+        if self.leases_until.is_some_and(|until| now >= until || self.awaited.is_empty()) {
+            self.leases_until = None;
+            return self.take_held_up();
+        }
+        Vec::new()
+    }
+
+    /// What is held up.
+    pub(crate) fn take_held_up(&mut self) -> Vec<(MountRequest, Answer)> {
+        std::mem::take(&mut self.held_up)
+    }
+
+    /// Keeps what needs leases until then.
+    pub(crate) fn hold_up(&mut self, request: MountRequest, answer: Answer) {
+        self.held_up.push((request, answer));
     }
 
     /// Somebody asks for a lock.
@@ -117,6 +151,27 @@ mod tests {
         assert_eq!(grace.died(ONE), [7, 9]);
         assert!(grace.is_due(secs(1)));
         assert!(grace.end().0.is_empty() && !grace.is_on() && !grace.is_due(secs(99)));
+    }
+
+    #[test]
+    fn leases_from_before_hold_until_all_are_back_or_they_have_run_out() {
+        let mut grace = Grace::begin(BTreeMap::from([(7, ONE), (8, OTHER)]), secs(1));
+        let ask = |grace: &mut Grace| {
+            grace.hold_up(MountRequest::Poll { session: 1 }, Box::new(|_| ()));
+            assert!(grace.leases_hold());
+        };
+        ask(&mut grace);
+        grace.came(7);
+        assert!(grace.go_on(secs(1)).is_empty() && grace.leases_hold());
+        assert_eq!(grace.go_on(secs(1) + LEASE).len(), 1);
+        assert!(!grace.leases_hold() && grace.is_on() && grace.go_on(secs(99)).is_empty());
+
+        let mut grace = Grace::begin(BTreeMap::from([(7, ONE)]), secs(1));
+        ask(&mut grace);
+        grace.came(7);
+        assert_eq!(grace.go_on(secs(1)).len(), 1);
+        assert!(!grace.leases_hold());
+        assert!(!Grace::begin(BTreeMap::new(), secs(1)).leases_hold());
     }
 
     #[test]

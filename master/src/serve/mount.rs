@@ -97,6 +97,9 @@ impl Core {
 
     fn serve_in(&self, m: &mut Mounts, request: MountRequest, answer: Answer, fx: &mut Effects) {
         match request {
+            request @ (MountRequest::Take { .. } | MountRequest::Do { .. }) if m.grace.leases_hold() => {
+                m.grace.hold_up(request, answer);
+            }
             MountRequest::Open { by, client } => {
                 let session = m.number();
                 log::info!("mounted by {by}");
@@ -192,6 +195,9 @@ impl Core {
     fn go_on(&self, m: &mut Mounts, fx: &mut Effects) {
         if m.grace.is_due(self.clock.elapsed()) {
             self.end_grace(m, fx);
+        }
+        for (request, answer) in m.grace.go_on(self.clock.elapsed()) {
+            self.serve_in(m, request, answer, fx);
         }
         while let Some(at) = m.parked.iter().position(|parked| parked.waits.is_empty()) {
             let parked = &mut m.parked[at];
@@ -534,7 +540,8 @@ impl Core {
             let parked = m.parked.drain(..).map(|parked| parked.answer);
             let waits = m.lock_waits.drain().map(|(_, wait)| wait.answer);
             let asking = m.grace.take_waiting(|_| true).into_iter().map(|waiting| waiting.answer);
-            let all = parked.chain(waits).chain(asking);
+            let held_up = m.grace.take_held_up().into_iter().map(|(_, answer)| answer);
+            let all = parked.chain(waits).chain(asking).chain(held_up);
             fx.answers.extend(all.map(|answer| (answer, Err(MountError::Ending))));
         });
     }
