@@ -26,7 +26,7 @@ use pool::proto::mount::{Answer, MountError, MountReply, MountRequest};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most inodes in one message that says they are not used any more.
 const RELEASE: usize = 4096;
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub dirty: Mutex<Vec<Arc<File>>>,
     /// Owners that have taken locks of fcntl(2), by inode: only they have something to give up at a close.
     pub lockers: Mutex<HashSet<(Ino, u64)>>,
+    /// When leases were taken away from files that were open for writing, where the kernel collects what is written.
+    pub handed_over: Mutex<HashMap<Ino, Instant>>,
     /// When inodes were read, if the master is to be told.
     atimes: Mutex<HashMap<Ino, Time>>,
     /// The kernel asks for nothing any more.
@@ -58,6 +60,7 @@ impl Shared {
             known,
             dirty: Mutex::default(),
             lockers: Mutex::default(),
+            handed_over: Mutex::default(),
             atimes: Mutex::default(),
             over: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -209,6 +212,9 @@ impl Fs {
     pub fn attr_holds(&self, attr: &Attr) -> Duration {
         let Some(shared) = &self.shared else { return Duration::ZERO };
         let left = shared.session.left();
+        if self.keeps_sizes(attr) {
+            return self.size_holds(shared, attr, left);
+        }
         let known = shared.known.attr(attr.ino) == Some(*attr);
         let keeps_back = |file: &File| file.touched.load(Ordering::Acquire) || file.state.read().dirty;
         if known && !self.inodes.live(attr.ino).is_some_and(|file| keeps_back(&file)) {
@@ -229,8 +235,13 @@ impl Fs {
     /// `ino` is being opened. Its attributes may have been revoked while an answer with them was on its way to the
     /// kernel, which did not know the inode then; now it does.
     pub fn settle_doubt(&self, ino: Ino) {
+        let doubted = || match self.has_writeback() {
+            // It stays so until the length is settled, too.
+            true => self.inodes.doubts(ino).is_some(),
+            false => self.inodes.settle_doubt(ino),
+        };
         if self.shared.is_some()
-            && self.inodes.settle_doubt(ino)
+            && doubted()
             && let Some(kernel) = self.kernel.get()
         {
             kernel.attributes_changed(ino);

@@ -8,6 +8,7 @@ mod far;
 mod locks;
 mod programs;
 mod seen;
+mod writeback;
 
 use e2e::cluster::{Cluster, Shape};
 use e2e::fixture::has_fuse;
