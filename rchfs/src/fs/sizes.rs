@@ -2,8 +2,8 @@
 //! the files too.
 //!
 //! With `FUSE_WRITEBACK_CACHE` the kernel goes by its own idea of the length and the times of a regular file for as long
-//! as it has the inode, and takes no answer about them. When another mount is about to change a file, that idea is *in doubt*:
-//! from then on
+//! as it has the inode, and takes no answer about them. When another mount is about to change a file, or might do so
+//! unheard because the kernel was told of it without a lease, that idea is *in doubt*: from then on
 //! - every request that comes before the kernel goes by a length (OPEN, GETATTR) is answered only once it has the right one
 //!   ([`Fs::settle`]): that can be [set from its side](super::Kernel::correct). Attributes are given with no time to live,
 //!   so there is such a request before every write(2), stat(2), and read(2) at the end. Before a write(2) this mount has the
@@ -73,6 +73,8 @@ impl Fs {
     pub(super) fn size_holds(&self, shared: &Shared, attr: &Attr, left: Duration) -> Duration {
         let but_for_the_size = |known: Attr| Attr { size: attr.size, ..known } == *attr;
         if !shared.known.attr(attr.ino).is_some_and(but_for_the_size) {
+            // Of what becomes of it nobody tells.
+            self.inodes.doubt(attr.ino);
             return Duration::ZERO;
         }
         self.inodes.tell(attr);

@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 
 /// Threads that are out at once.
 const AT_ONCE: usize = 32;
-/// How long a call is waited for that waits for no lock.
-const MOMENT: Duration = Duration::from_millis(50);
-/// How long one is waited for that waits for the lock of the inode.
+/// How long a call is waited for by somebody who keeps a page, for which whoever has the lock of the inode may be waiting.
+const MOMENT: Duration = Duration::from_millis(250);
+/// How long one is waited for otherwise: much less than a mount may take to acknowledge a revocation.
 const WHILE: Duration = Duration::from_secs(1);
 
 /// How often the length is looked at that a thread has the kernel take over.
@@ -92,7 +92,7 @@ impl Sizes {
 
     /// The kernel asks before it goes by the length of the file again, of which it was told this last.
     pub fn ask(self: &Arc<Self>, told: &Attr) {
-        let asked = self.send_out(told, MOMENT, |_, inode| inode.ask());
+        let asked = self.send_out(told, WHILE, |_, inode| inode.ask());
         report(told.ino, asked);
     }
 

@@ -527,6 +527,8 @@ mod tests {
             ..SetAttr::default()
         };
         assert_eq!(Op::parse(4, &header(&op), b""), Ok(Op::SetAttr { set, with_handle: false }));
+        op[0] |= 1 << 6;
+        assert_eq!(Op::parse(4, &header(&op), b""), Ok(Op::SetAttr { set, with_handle: true }));
     }
 
     #[test]
