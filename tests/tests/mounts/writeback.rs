@@ -112,6 +112,21 @@ fn a_file_under_two_names_that_nobody_has_open_is_seen_as_long_as_it_is() {
 }
 
 #[test]
+fn what_was_only_listed_before_is_seen_as_long_as_it_is() {
+    on_mounts(&BOTH, |m| {
+        let here = open(m, 0, "file");
+        for round in 1..5 {
+            here.write_all_at(&[7; 1000], (round - 1) * 1000).unwrap();
+            // The other has it for writing all the time, so this one has no lease on what it is told.
+            assert_eq!(fs::read_dir(m.dir(1)).unwrap().count(), 1);
+            here.write_all_at(&[7; 1000], round * 1000).unwrap();
+            here.sync_all().unwrap();
+            assert_eq!(fs::metadata(m.at(1, "file")).unwrap().len(), (round + 1) * 1000);
+        }
+    });
+}
+
+#[test]
 fn a_time_that_the_kernel_has_kept_is_not_set_over_a_newer_one() {
     on_mounts(&BOTH, |m| {
         let here = open(m, 0, "file");
