@@ -315,6 +315,7 @@ impl Decider {
             return Ok(for_once(attr));
         }
         let mut known = self.attributes(self.fs.getattr(ino, handle))?;
+        known.attr.iter().for_each(|attr| self.notify.sizes.note(attr));
         if self.fs.is_volatile(ino) {
             known.attr_ttl = Duration::ZERO;
         }

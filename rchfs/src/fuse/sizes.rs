@@ -20,6 +20,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+/// The top directory.
+const TOP: Ino = Ino::ROOT;
 /// Threads that are out at once.
 const AT_ONCE: usize = 32;
 /// How long a call is waited for by somebody who keeps a page, for which whoever has the lock of the inode may be waiting.
@@ -43,6 +45,8 @@ pub struct Sizes {
     place: OnceLock<Place>,
     workers: Workers,
     out: Mutex<HashMap<u32, Errand>>,
+    /// What the top directory was when the kernel asked last: it asks again on the way of a thread to an inode.
+    top: Mutex<Option<Attr>>,
 }
 
 thread_local! {
@@ -53,8 +57,8 @@ thread_local! {
 impl Sizes {
     /// Threads that know of no mount yet.
     pub fn new() -> Arc<Self> {
-        let (place, out) = Default::default();
-        Arc::new(Self { place, workers: Workers::new("sizes", AT_ONCE), out })
+        let (place, out, top) = Default::default();
+        Arc::new(Self { place, workers: Workers::new("sizes", AT_ONCE), out, top })
     }
 
     /// Says where the mount is. The first call counts.
@@ -71,7 +75,15 @@ impl Sizes {
 
     /// What to answer when this thread asks for attributes of the inode, if it is one of those made here.
     pub fn of(&self, thread: u32, ino: Ino) -> Option<Attr> {
-        self.out.lock().get(&thread).map(|errand| errand.attr).filter(|attr| attr.ino == ino)
+        let attr = self.out.lock().get(&thread)?.attr;
+        if ino == TOP { *self.top.lock() } else { Some(attr).filter(|attr| attr.ino == ino) }
+    }
+
+    /// These are the attributes that the kernel is told of an inode: the top directory may be on the way to another.
+    pub fn note(&self, attr: &Attr) {
+        if attr.ino == TOP {
+            *self.top.lock() = Some(*attr);
+        }
     }
 
     /// What to answer when such a thread sets attributes; with `size`, the length. Refused if a program has written to
@@ -185,12 +197,9 @@ impl Sizes {
         let (sizes, attr) = (self.clone(), *attr);
         self.workers.run(move || {
             let thread = by_handle::thread_id();
-            let done = sizes.open(attr.ino).and_then(|inode| {
-                sizes.out.lock().insert(thread, Errand { attr, believed: None });
-                let done = what(&sizes, &inode);
-                sizes.out.lock().remove(&thread);
-                done
-            });
+            sizes.out.lock().insert(thread, Errand { attr, believed: None });
+            let done = sizes.open(attr.ino).and_then(|inode| what(&sizes, &inode));
+            sizes.out.lock().remove(&thread);
             then(attr.ino, done);
         });
     }
