@@ -141,6 +141,14 @@ else
     say "tests through io_uring skipped: that takes root, and a kernel with $uring_switch (Linux 6.14)"
 fi
 
+say "tests of mounts that collect what is written"
+if cargo nextest --version >/dev/null 2>&1; then
+    RCHFS_TEST_OPTIONS=cache=writeback cargo nextest run -p e2e --test mounts --cargo-profile "$profile" --profile ci || code=$?
+else
+    RCHFS_TEST_OPTIONS=cache=writeback cargo test --quiet -p e2e --test mounts --profile "$profile" --no-fail-fast \
+        -- --test-threads "$(nproc)" || code=$?
+fi
+
 say "documentation tests"
 cargo test --quiet --workspace --profile "$profile" --doc || code=$?
 

@@ -94,9 +94,10 @@ impl Joined {
         let total = stat.total * self.pool.page_size().bytes();
         let reserve_pages = match cache {
             Cache::None => 0,
-            Cache::Auto => reserve_pages(total, self.pool.page_size()),
+            Cache::Auto | Cache::Writeback => reserve_pages(total, self.pool.page_size()),
         };
-        let config = FsConfig { reserve_pages, durable: true, noatime };
+        let writeback = cache == Cache::Writeback;
+        let config = FsConfig { reserve_pages, durable: true, noatime, writeback };
         let fault = |source| JoinError { master: self.master.clone(), source };
         let session = self.session.lock().take().ok_or_else(|| fault(JoinFault::InUse))?;
         let fs = Fs::new_shared(self.pool.clone(), self.pool.transport(), config, session);

@@ -120,9 +120,9 @@ impl Embedded {
         let pool = Pool::attach(self.daemon.region(), RACK, self.transport.clone())?;
         let reserve_pages = match cache {
             Cache::None => 0,
-            Cache::Auto => reserve_pages(self.data_bytes(), self.page_size()),
+            Cache::Auto | Cache::Writeback => reserve_pages(self.data_bytes(), self.page_size()),
         };
-        let config = FsConfig { reserve_pages, durable: self.durable, noatime };
+        let config = FsConfig { reserve_pages, durable: self.durable, noatime, writeback: false };
         Ok(Fs::new(pool, self.transport.clone(), config))
     }
 

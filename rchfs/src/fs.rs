@@ -25,12 +25,14 @@ mod reclaim;
 mod revoke;
 pub mod session;
 mod shared;
+mod sizes;
 pub mod space;
 mod times;
 
 pub use error::{FsError, Result};
 pub use file::Access;
 pub use held::Polled;
+pub use sizes::Settled;
 pub use space::{Origin, Space};
 
 use handles::Handles;
@@ -56,6 +58,8 @@ pub struct FsConfig {
     pub durable: bool,
     /// Access times are not kept.
     pub noatime: bool,
+    /// The kernel collects what is written, though other mounts use the files too (see [`sizes`](self::sizes)).
+    pub writeback: bool,
 }
 
 /// What the file system asks of the kernel on its own account.
@@ -88,6 +92,23 @@ pub trait Kernel: Send + Sync {
 
     /// Makes the kernel ask anew for what all names stand for. Waits for no request.
     fn forget_names(&self);
+
+    /// The kernel asks before it goes by the length of this file again, which it was told last so. Waits only for a moment.
+    fn ask_for_size(&self, told: &Attr);
+
+    /// How long the kernel believes the file to be; `None` if it does not know it, or does not say.
+    fn believed_size(&self, ino: Ino) -> Option<u64>;
+
+    /// Has the kernel take over length and modification time of a file that it believed to be so long. Waits for
+    /// whoever writes to the file, but only for a while. Must not be called on a thread that answers requests.
+    fn correct(&self, attr: &Attr, believed: u64) -> Settled;
+
+    /// Has the kernel take over the length of a file that it believed to be longer, so long. Returns as soon as it has, or
+    /// after a moment; the kernel may still be waiting for a page that the caller keeps.
+    fn shorten(&self, attr: &Attr, believed: u64);
+
+    /// Has the kernel write back, soon, what it holds of `ino`.
+    fn write_back_soon(&self, ino: Ino);
 
     /// The calling thread, which may be one that answers the kernel's requests, is going to wait for something that may
     /// take another such request.

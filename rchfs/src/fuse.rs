@@ -9,6 +9,7 @@ mod convert;
 mod decide;
 mod kernel;
 mod session;
+mod sizes;
 mod tune;
 mod uring;
 
@@ -76,6 +77,15 @@ impl FuseFs {
         reply.entry(&one_ttl(&known), &self.attr(known.attr.as_ref()), GENERATION);
     }
 
+    /// Answers, once the kernel has the right idea of the file.
+    fn settled(&self, who: Who, ino: Ino, answer: impl FnOnce(&Self) + Send + 'static) {
+        if !self.decider.must_settle(who, ino) {
+            return answer(self);
+        }
+        let fs = Self { decider: self.decider.clone(), rings: None };
+        self.decider.settle(ino, move || answer(&fs));
+    }
+
     fn attributes(&self, reply: ReplyAttr, result: Decided<Known>) {
         let known = ok_or_reply!(reply, result);
         reply.attr(&known.attr_ttl, &self.attr(known.attr.as_ref()));
@@ -118,8 +128,11 @@ impl Filesystem for FuseFs {
             | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_DONT_MASK;
         if self.decider.is_shared() {
-            // With FUSE_WRITEBACK_CACHE the kernel would go by its own idea of a file's size: it can be told of a
-            // longer file only by storing data, and of a shorter one not at all.
+            // With FUSE_WRITEBACK_CACHE the kernel goes by its own idea of a file's size, of which it has to be told in a
+            // roundabout way (`sizes`): only if that is asked for.
+            if self.decider.has_writeback() {
+                wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
+            }
             wanted |=
                 InitFlags::FUSE_CACHE_SYMLINKS | InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS;
         } else {
@@ -148,8 +161,10 @@ impl Filesystem for FuseFs {
         self.decider.forget(Ino(ino.0), nlookup);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.attributes(reply, self.decider.getattr(Ino(ino.0), fh.map(|f| f.0)));
+    fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let (who, ino, handle) = (who(req), Ino(ino.0), fh.map(|f| f.0));
+        ok_or_reply!(reply, self.decider.before_writing(who, handle));
+        self.settled(who, ino, move |fs| fs.attributes(reply, fs.decider.getattr(who, ino, handle)));
     }
 
     fn setattr(
@@ -163,7 +178,7 @@ impl Filesystem for FuseFs {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -179,7 +194,7 @@ impl Filesystem for FuseFs {
             mtime: mtime.map(convert::set_time),
             ctime: ctime.map(convert::time),
         };
-        self.attributes(reply, self.decider.setattr(who(req), Ino(ino.0), set));
+        self.attributes(reply, self.decider.setattr(who(req), Ino(ino.0), set, fh.is_some()));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -236,9 +251,9 @@ impl Filesystem for FuseFs {
         empty(reply, self.decider.rename(from, to, flags.bits()));
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let opened = ok_or_reply!(reply, self.decider.open(Ino(ino.0), flags.0));
-        reply.opened(FileHandle(opened.handle), opened.flags);
+        self.settled(who(req), Ino(ino.0), move |_| reply.opened(FileHandle(opened.handle), opened.flags));
     }
 
     fn create(
@@ -276,6 +291,10 @@ impl Filesystem for FuseFs {
             }
             let read = self.decider.read(fh.0, offset, &mut buffer[..size], by_program, Pass::First);
             match ok_or_reply!(reply, read) {
+                Answer::Now(len) if self.decider.must_settle_end(Ino(ino.0), by_program, len, size) => {
+                    let found = buffer[..len].to_vec();
+                    self.decider.settle_end(Ino(ino.0), move || reply.data(&found));
+                }
                 Answer::Now(len) => reply.data(&buffer[..len]),
                 Answer::AfterWriteBack => {
                     let decider = self.decider.clone();
@@ -315,8 +334,10 @@ impl Filesystem for FuseFs {
         }
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
-        empty(reply, self.decider.flush(fh.0, owner.0));
+    fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        let decider = self.decider.clone();
+        let flush = move || empty(reply, decider.flush(fh.0, owner.0));
+        self.decider.before_unlock(Ino(ino.0), owner.0, flush);
     }
 
     /// Nothing that ioctl(2) asks for is known.
@@ -344,8 +365,12 @@ impl Filesystem for FuseFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let owner = lock_owner.map(|owner| owner.0);
-        empty(reply, self.decider.release(Ino(ino.0), fh.0, owner));
+        let (decider, ino, owner) = (self.decider.clone(), Ino(ino.0), lock_owner.map(|owner| owner.0));
+        let release = move || empty(reply, decider.release(ino, fh.0, owner));
+        match owner {
+            Some(owner) => self.decider.before_unlock(ino, owner, release),
+            None => release(),
+        }
     }
 
     fn getlk(
@@ -384,7 +409,9 @@ impl Filesystem for FuseFs {
         reply: ReplyEmpty,
     ) {
         if kind == libc::F_UNLCK {
-            return empty(reply, self.decider.unlock(Ino(ino.0), owner.0, start..=end));
+            let (decider, ino) = (self.decider.clone(), Ino(ino.0));
+            let unlock = move || empty(reply, decider.unlock(ino, owner.0, start..=end));
+            return self.decider.before_unlock(ino, owner.0, unlock);
         }
         let wanted = convert::lock(ino, owner, (start, end), kind, pid);
         if !sleep {

@@ -291,6 +291,7 @@ fn mount_config(settings: &Settings, device: &str) -> MountConfig {
         threads: settings.threads,
         device: device.to_owned(),
         uncached,
+        writeback: settings.cache == Cache::Writeback,
         io_uring: settings.io_uring,
     }
 }

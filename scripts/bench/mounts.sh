@@ -40,7 +40,7 @@ ended() {
 trap ended EXIT
 enable_uring || say "this kernel has no FUSE over io_uring" >&2
 
-mkdir "$WORK/embedded" "$WORK/shared" "$WORK/other" "$WORK/far"
+mkdir "$WORK/embedded" "$WORK/shared" "$WORK/other" "$WORK/far" "$WORK/writeback"
 SHARED_UP=1
 SIZE=3G PAGE_SIZE=16K cluster shared-pool up 2
 MASTER=$(master_of shared-pool)
@@ -49,6 +49,7 @@ MASTER_PID=$(cut -d' ' -f1 "$WORK/shared-pool/master.pid")
 "$MOUNT_RCHFS" "$MASTER" "$WORK/shared" -o "rack=0${OPTIONS:+,$OPTIONS}"
 "$MOUNT_RCHFS" "$MASTER" "$WORK/other" -o rack=1
 "$MOUNT_RCHFS" "$MASTER" "$WORK/far" -o rack=0,cxl=none
+"$MOUNT_RCHFS" "$MASTER" "$WORK/writeback" -o "rack=0,cache=writeback${OPTIONS:+,$OPTIONS}"
 
 note() { printf '%s\t%s\t%s\t%s\n' "$@" | tee -a "$RAW"; }
 # The median of all rounds; of what is measured once, that.
@@ -135,7 +136,8 @@ if [ "$FILL" -gt 0 ]; then
 fi
 
 # Data of a file that no other mount uses: the mounts in turn. "far" has no CXL: its data goes through the daemon.
-for where in embedded shared far; do
+# The kernel of "writeback" collects what is written.
+for where in embedded shared writeback far; do
     fio --name=lay --filename="$WORK/$where/data-$where" --rw=write --bs=1m --size=256m --fallocate=none --output=/dev/null
 done
 JOBS="read-4k read-1m write-4k write-1m direct-read-4k direct-read-1m direct-write-4k direct-write-1m"
@@ -143,7 +145,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
     for job in $JOBS; do
         how=${job#direct-} direct=0
         [ "$how" = "$job" ] || direct=1
-        for where in embedded shared far; do
+        for where in embedded shared writeback far; do
             got=$(fio_job "$WORK/$where" "$SECONDS_EACH" --filename="data-$where" --size=256m --direct="$direct" \
                 --rw="$([ "${how#*-}" = 4k ] && echo rand)${how%-*}" --bs="${how#*-}")
             note "$job" "$where" "$round" "$(cut -d' ' -f1 <<<"$got")"
@@ -175,6 +177,11 @@ for job in $JOBS; do
     for ((round = 1; round <= ROUNDS; round++)); do
         divide "$(value "$job" shared "$round")" "$(value "$job" embedded "$round")"
     done | sed "s|^|$job |" | medians | while read -r name middle; do ratio "$name/embedded" "$middle" ">" 0.9; done
+done
+for job in $JOBS; do
+    for ((round = 1; round <= ROUNDS; round++)); do
+        divide "$(value "$job" writeback "$round")" "$(value "$job" embedded "$round")"
+    done | sed "s|^|$job |" | medians | while read -r name middle; do ratio "${name}_writeback/embedded" "$middle" ">" 0.9; done
 done
 # Microseconds of 4 KiB are 4e6 by KiB/s.
 for op in read write; do

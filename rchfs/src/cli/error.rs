@@ -134,6 +134,9 @@ pub enum CliError {
     /// `dev` or `suid` by a user.
     #[error("{0} is for root only; leave it out or mount as root")]
     RootOnly(&'static str),
+    /// `cache=writeback` of a cluster by a user.
+    #[error("cache=writeback with a cluster is for root only; leave it out or mount as root")]
+    WritebackByUser,
     /// A relative path where there is no current directory.
     #[error("{}: {}", .path.display(), .reason)]
     Path {

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 pub enum Cache {
     /// As much as is coherent.
     Auto,
+    /// Also what is written to files that other mounts may use. Where there are none that is so anyway.
+    Writeback,
     /// Nothing: every read asks, and sees every completed write.
     None,
 }
@@ -190,7 +192,8 @@ fn cache(o: &RawOption) -> Result<Cache, CliError> {
     match value("cache", "auto", o)? {
         "auto" => Ok(Cache::Auto),
         "none" => Ok(Cache::None),
-        v => Err(bad("cache", v, "one of auto, none")),
+        "writeback" => Ok(Cache::Writeback),
+        v => Err(bad("cache", v, "one of auto, none, writeback")),
     }
 }
 

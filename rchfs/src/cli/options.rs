@@ -42,7 +42,7 @@ pub const OPTIONS: &[Known] = &[
     option("cxl", "PATH", "keep the pool in this file or /dev/dax device; needs state="),
     option("state", "DIR", "keep the names and attributes in this directory; needs cxl="),
     option("repair", "", "mend names in state= that are damaged, keeping what can be kept"),
-    option("cache", "auto|none", "kernel caching of data and attributes         [auto]"),
+    option("cache", "MODE", "kernel caching: auto, none or writeback       [auto]"),
     option("io_uring", "auto|on|off", "requests through io_uring, not /dev/fuse      [auto: if enabled]"),
     option("threads", "N", "threads that serve requests                   [2 for each CPU, 4 to 16]"),
     option("uid", "ID", "owner of the root directory when it is made   [who mounts]"),

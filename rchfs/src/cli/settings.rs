@@ -156,7 +156,7 @@ impl Settings {
         let settings = Self {
             source,
             pool,
-            cache: low.cache.unwrap_or(Cache::Auto),
+            cache: cache(&low),
             io_uring: low.io_uring.unwrap_or(IoUring::Auto),
             threads: threads(&low, host)?,
             flags: flags(&low, host)?,
@@ -172,8 +172,12 @@ impl Settings {
 
     /// Says what is contradictory or impossible.
     fn check(&self, host: &Host) -> Result<(), CliError> {
-        if let PoolChoice::Embedded(pool) = &self.pool {
-            self.check_embedded(pool, host)?;
+        match &self.pool {
+            PoolChoice::Embedded(pool) => self.check_embedded(pool, host)?,
+            PoolChoice::Cluster(_) if self.cache == Cache::Writeback && !host.is_root() => {
+                return Err(CliError::WritebackByUser);
+            }
+            PoolChoice::Cluster(_) => {}
         }
         self.log.as_ref().map_or(Ok(()), |log| self.check_outside("log", log))
     }
@@ -252,6 +256,14 @@ fn cluster(low: &Low, master: &str) -> Result<ClusterSettings, CliError> {
         want,
     })?;
     Ok(ClusterSettings { master: master.to_owned(), rack: RackId(rack), no_cxl })
+}
+
+/// What the kernel may cache. Where nothing is written, nothing is written back.
+fn cache(low: &Low) -> Cache {
+    match low.cache {
+        Some(Cache::Writeback) if low.read_only == Some(true) => Cache::Auto,
+        given => given.unwrap_or(Cache::Auto),
+    }
 }
 
 fn is_host_port(source: &str) -> bool {

@@ -44,6 +44,13 @@ pub struct File {
     pub slow: AtomicU32,
     /// What the kernel still holds of it was written under a lease that is gone, and is refused.
     pub fenced: AtomicBool,
+    /// How often that was so. What waited meanwhile is refused too.
+    pub fences: AtomicU64,
+    /// How long the kernel may believe it to be although it is not; 0 if it does not. What it writes back up to there does not
+    /// make the file longer.
+    pub believed: AtomicU64,
+    /// A lease was just taken away while it was open for writing: a write may come into the kernel's cache after that.
+    pub straggling: AtomicBool,
     /// Something that was written to it is lost, and nobody has been told.
     pub lost: AtomicBool,
     /// It is among those that have something to tell the master.
@@ -114,6 +121,9 @@ impl File {
             fills: AtomicU64::new(0),
             slow: AtomicU32::new(0),
             fenced: AtomicBool::new(false),
+            fences: AtomicU64::new(0),
+            believed: AtomicU64::new(0),
+            straggling: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             queued: AtomicBool::new(false),
         }

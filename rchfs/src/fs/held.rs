@@ -192,6 +192,7 @@ impl Fs {
                 log::debug!("inode {}: told later: {why}", file.ino.0);
                 self.keeps_back(&file);
             }
+            self.fetch_stragglers(&file);
         }
         self.tell_atimes();
         self.release_unused();
@@ -271,6 +272,7 @@ impl Fs {
         let mut changed = Vec::new();
         for (file, known) in files.iter().zip(known) {
             let mut state = file.state.write();
+            self.size_in_doubt(file, &state);
             let held = std::mem::replace(&mut state.held, Held::Nothing);
             let has_pending = known_there.is_ok() && self.still_has_pending(&state);
             drop(state);
@@ -278,7 +280,8 @@ impl Fs {
             if !same {
                 let mut state = file.state.write();
                 self.give_up(file, &mut state);
-                if held != Held::Nothing {
+                if held != Held::Nothing || self.may_have_stragglers(file) {
+                    file.fences.fetch_add(1, Ordering::SeqCst);
                     file.fenced.store(true, Ordering::SeqCst);
                     changed.push(file.ino);
                 }
@@ -289,7 +292,9 @@ impl Fs {
         if let Some(kernel) = self.kernel.get() {
             changed.iter().for_each(|ino| kernel.drop_pages(*ino));
             kernel.forget_names();
+            self.inodes.doubt_all();
             self.inodes.all().into_iter().for_each(|ino| kernel.attributes_changed(ino));
+            files.iter().for_each(|file| self.have_size_asked_for(file));
         }
         for file in &files {
             file.fenced.store(false, Ordering::SeqCst);

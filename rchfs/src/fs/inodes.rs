@@ -6,7 +6,7 @@
 
 use super::file::File;
 use parking_lot::Mutex;
-use pool::proto::meta::{Ino, Time};
+use pool::proto::meta::{Attr, Ino, Time};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +56,10 @@ struct Known {
     file: Option<Arc<File>>,
     /// Its attributes were revoked, perhaps while an answer with them was on its way.
     doubtful: bool,
+    /// How often they were.
+    doubts: u64,
+    /// Attributes that the kernel was told to believe last, of a file whose length it keeps itself.
+    told: Option<Box<Attr>>,
     /// The modification time that the kernel is about to be told.
     correction: Option<Time>,
 }
@@ -154,7 +158,41 @@ impl Inodes {
     pub fn doubt(&self, ino: Ino) {
         if let Some(known) = self.shard(ino).lock().get_mut(&ino) {
             known.doubtful = true;
+            known.doubts += 1;
         }
+    }
+
+    /// As [`doubt`](Self::doubt), of all.
+    pub fn doubt_all(&self) {
+        self.all().into_iter().for_each(|ino| self.doubt(ino));
+    }
+
+    /// Whether what the kernel has of `ino` is in doubt, and the how manieth doubt that is.
+    pub fn doubts(&self, ino: Ino) -> Option<u64> {
+        self.shard(ino).lock().get(&ino).filter(|known| known.doubtful).map(|known| known.doubts)
+    }
+
+    /// The kernel has it right since this doubt arose. False if there was another since.
+    pub fn settled(&self, ino: Ino, doubt: u64) -> bool {
+        let mut shard = self.shard(ino).lock();
+        let Some(known) = shard.get_mut(&ino) else { return true };
+        known.doubtful &= known.doubts != doubt;
+        !known.doubtful
+    }
+
+    /// The kernel is told to believe `attr` for a while.
+    pub fn tell(&self, attr: &Attr) {
+        if let Some(known) = self.shard(attr.ino).lock().get_mut(&attr.ino) {
+            match &mut known.told {
+                Some(told) => **told = *attr,
+                None => known.told = Some(Box::new(*attr)),
+            }
+        }
+    }
+
+    /// What it was told so last.
+    pub fn told(&self, ino: Ino) -> Option<Attr> {
+        self.shard(ino).lock().get(&ino)?.told.as_deref().copied()
     }
 
     /// Whether that is so; not any more after this.

@@ -124,11 +124,18 @@ impl Fs {
     fn write_shared(&self, file: &Arc<File>, at: u64, data: &[u8], flags: WriteFlags) -> Result<()> {
         let end = at.checked_add(data.len() as u64).filter(|&e| e <= FILE_SIZE_MAX).ok_or(FsError::TooBig)?;
         let cached = flags.origin == Origin::Cache;
+        let fences = file.fences.load(Ordering::SeqCst);
         if cached && file.fenced.load(Ordering::SeqCst) {
             return Err(FsError::Lost);
         }
+        // What was in the cache when the lease was lost may have waited for another one.
+        let in_time = || match cached && file.fences.load(Ordering::SeqCst) != fences {
+            true => Err(FsError::Lost),
+            false => Ok(()),
+        };
         self.check_lost(file)?;
         let state = self.loaded(file, Held::Exclusive)?;
+        in_time()?;
         file.wrote(true);
         if !flags.kill_suid && end <= state.size && self.try_overwrite(&state, at, data)? {
             drop(state);
@@ -137,15 +144,16 @@ impl Fs {
         }
         drop(state);
         let mut state = self.exclusive(file)?;
+        in_time()?;
         file.wrote(true);
         if flags.kill_suid {
             self.tell_set(file, &mut state)?;
             self.kill_suid(file)?;
         }
-        if !cached {
+        if !cached || self.makes_longer(file, end) {
             return self.extend(file, &mut state, at..end, data, flags);
         }
-        // A mapping has no way to make a file longer: what lies beyond the end was cut off elsewhere.
+        // What lies beyond the end was cut off elsewhere.
         let end = end.min(state.size);
         if at >= end {
             return Ok(());

@@ -108,6 +108,11 @@ impl Fs {
         self.give_up_locks(ino, owner, range, false)
     }
 
+    /// Whether this owner may have locks on the file.
+    pub fn may_have_locks(&self, ino: Ino, owner: u64) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.locks.lock().contains_key(&(ino, owner)))
+    }
+
     /// The owner has closed the file: its locks go.
     pub fn closed_by(&self, ino: Ino, owner: u64) -> Result<()> {
         let Some(shared) = &self.shared else { return Ok(()) };

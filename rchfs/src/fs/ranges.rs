@@ -149,7 +149,7 @@ impl Fs {
 
     /// Whether the kernel may hold data of the file that it has not written yet.
     pub fn may_be_dirty(&self, handle: u64) -> bool {
-        self.shared.is_none()
+        (self.shared.is_none() || self.has_writeback())
             && self.handles.get(handle).is_ok_and(|h| h.file.cached_writers.load(Ordering::Relaxed) > 0)
     }
 

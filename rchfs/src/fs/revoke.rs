@@ -13,6 +13,7 @@ use super::known::Name;
 use super::shared::Shared;
 use pool::proto::meta::{Ino, Kind};
 use pool::proto::mount::{Acknowledged, Revoke, Revoked, Seq};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,10 @@ impl Fs {
         shared.known.revoke(seq, ino);
         self.inodes.doubt(ino);
         match self.inodes.live(ino) {
-            Some(file) => self.drop_file(shared, seq, &file),
+            Some(file) => {
+                self.have_size_asked_for(&file);
+                self.drop_file(shared, seq, &file);
+            }
             None => match self.kernel.get() {
                 Some(kernel) if names => kernel.names_changed(ino),
                 Some(kernel) => kernel.attributes_changed(ino),
@@ -92,7 +96,7 @@ impl Fs {
         }
     }
 
-    fn drop_file(&self, shared: &Shared, seq: Seq, file: &File) {
+    fn drop_file(&self, shared: &Shared, seq: Seq, file: &Arc<File>) {
         let mut tries = 0_u32;
         loop {
             let fills = file.fills.load(Ordering::SeqCst);
@@ -111,10 +115,13 @@ impl Fs {
                 continue;
             }
             self.tell_or_give_up(file, &mut state);
+            self.size_in_doubt(file, &state);
             *state = State::default();
             // An answer that was on its way under the old lease may have been noted since.
             shared.known.revoke(seq, file.ino);
             file.slow.store(0, Ordering::Relaxed);
+            drop(state);
+            self.expect_stragglers(file);
             return;
         }
     }

@@ -27,7 +27,7 @@ use pool::proto::mount::{Answer, Granted, MountError, MountReply, MountRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most inodes in one message that says they are not used any more.
 const RELEASE: usize = 4096;
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub locks: Mutex<HashMap<(Ino, u64), Ranges>>,
     /// The last session in which everything was reclaimed that was had in the one before.
     pub reclaimed: AtomicU64,
+    /// When leases were taken away from files that were open for writing, where the kernel collects what is written.
+    pub handed_over: Mutex<HashMap<Ino, Instant>>,
     /// When inodes were read, if the master is to be told.
     atimes: Mutex<HashMap<Ino, Time>>,
     /// The kernel asks for nothing any more.
@@ -63,6 +65,7 @@ impl Shared {
             dirty: Mutex::default(),
             locks: Mutex::default(),
             reclaimed,
+            handed_over: Mutex::default(),
             atimes: Mutex::default(),
             over: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -222,6 +225,9 @@ impl Fs {
     pub fn attr_holds(&self, attr: &Attr) -> Duration {
         let Some(shared) = &self.shared else { return Duration::ZERO };
         let left = shared.session.left();
+        if self.keeps_sizes(attr) {
+            return self.size_holds(shared, attr, left);
+        }
         let known = shared.known.attr(attr.ino) == Some(*attr);
         let keeps_back = |file: &File| file.touched.load(Ordering::Acquire) || file.state.read().dirty;
         if known && !self.inodes.live(attr.ino).is_some_and(|file| keeps_back(&file)) {
@@ -242,8 +248,13 @@ impl Fs {
     /// `ino` is being opened. Its attributes may have been revoked while an answer with them was on its way to the
     /// kernel, which did not know the inode then; now it does.
     pub fn settle_doubt(&self, ino: Ino) {
+        let doubted = || match self.has_writeback() {
+            // It stays so until the length is settled, too.
+            true => self.inodes.doubts(ino).is_some(),
+            false => self.inodes.settle_doubt(ino),
+        };
         if self.shared.is_some()
-            && self.inodes.settle_doubt(ino)
+            && doubted()
             && let Some(kernel) = self.kernel.get()
         {
             kernel.attributes_changed(ino);

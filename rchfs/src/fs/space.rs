@@ -27,6 +27,10 @@ use std::time::{Duration, Instant};
 /// kernel overshoots by, less than what writers of a good part of the pool at once need to stay in the cache.
 const DIRTY_PART: u64 = 2;
 
+/// Bytes of dirty data that the kernel may hold at most where other mounts may want the files: it must be able to write
+/// them back before a mount that does not give up its leases is taken for dead.
+const SHARED_DIRTY: u64 = 256 << 20;
+
 /// How long a write of a mount that is not alone waits for pages that should be there: less than a mount may take to
 /// acknowledge a revocation.
 const SOON: Duration = Duration::from_millis(1800);
@@ -130,6 +134,8 @@ impl Fs {
     pub(super) fn limit_dirty(&self) {
         let (Some(kernel), Ok(stat)) = (self.kernel.get(), self.pool.stat()) else { return };
         let pages = (stat.free / DIRTY_PART).max(self.config.reserve_pages);
+        let most = self.size.page_of(if self.has_writeback() { SHARED_DIRTY } else { u64::MAX });
+        let pages = pages.min(most);
         self.until_limit.store((pages / 16).max(1) as i64, Ordering::Relaxed);
         kernel.limit_dirty(pages << self.size.shift());
     }

@@ -16,12 +16,15 @@ use fuser::{FopenFlags, WriteFlags};
 use pool::proto::meta::{
     Attr, Caller, DirEntry, FILE_SIZE_MAX, Ino, MetaError, NAME_MAX, NewNode, SetAttr, SetTime, XattrMode,
 };
+use pool::workers::Workers;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the kernel may believe what only it can change.
 const FOREVER: Duration = Duration::from_secs(1 << 31);
+/// Files that are settled at once.
+const SETTLED_AT_ONCE: usize = 32;
 /// Entries asked of the master at a time.
 const DIR_BATCH: u32 = 128;
 
@@ -144,8 +147,17 @@ pub struct StatFs {
 pub struct Decider {
     fs: Arc<Fs>,
     notify: Notify,
+    /// Where files are settled. What is done here may wait for pages that reads keep.
+    settling: Workers,
+    /// Where reads wait until the end of a file is settled, so that they never wait for those.
+    ends: Workers,
     /// Every open bypasses the kernel's cache, and nothing is cached.
     uncached: bool,
+}
+
+/// Attributes that are not to be believed later.
+fn for_once(attr: Attr) -> Known {
+    Known { attr: Some(attr), name_ttl: Duration::ZERO, attr_ttl: Duration::ZERO }
 }
 
 /// The number of an error. Those that come of damage or a lost peer are logged.
@@ -160,7 +172,9 @@ fn code(error: FsError) -> i32 {
 impl Decider {
     /// Of requests to `fs`. `uncached`: the kernel keeps nothing.
     pub fn new(fs: Arc<Fs>, notify: Notify, uncached: bool) -> Self {
-        Self { fs, notify, uncached }
+        let (settling, ends) =
+            (Workers::new("settle", SETTLED_AT_ONCE), Workers::new("ends", SETTLED_AT_ONCE));
+        Self { fs, notify, settling, ends, uncached }
     }
 
     /// Whether the kernel keeps nothing.
@@ -171,6 +185,67 @@ impl Decider {
     /// Whether other mounts use the files too.
     pub fn is_shared(&self) -> bool {
         self.fs.is_shared()
+    }
+
+    /// Whether the kernel collects what is written to files that other mounts use too.
+    pub fn has_writeback(&self) -> bool {
+        self.fs.has_writeback()
+    }
+
+    /// Comes before GETATTR with this handle, and before that is settled.
+    pub fn before_writing(&self, who: Who, handle: Option<u64>) -> Decided<()> {
+        match handle.filter(|_| !self.notify.sizes.is_out(who.pid)) {
+            Some(handle) => self.fs.before_writing(handle).map_err(code),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the kernel's idea of `ino` must be corrected before this one is answered.
+    pub fn must_settle(&self, who: Who, ino: Ino) -> bool {
+        self.fs.is_in_doubt(ino) && !self.notify.sizes.is_out(who.pid)
+    }
+
+    /// Corrects it, then calls `then`, on another thread.
+    pub fn settle(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
+        let fs = self.fs.clone();
+        self.settling.run(move || {
+            fs.settle(ino);
+            then();
+        });
+    }
+
+    /// Whether the kernel must be told where the file ends before it gets the answer to a read into its cache, which found
+    /// `read` of `size` bytes.
+    pub fn must_settle_end(&self, ino: Ino, by_program: bool, read: usize, size: usize) -> bool {
+        !by_program && read < size && self.fs.is_in_doubt(ino)
+    }
+
+    /// Tells it, then calls `then`, on another thread.
+    pub fn settle_end(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
+        let fs = self.fs.clone();
+        self.ends.run(move || {
+            fs.settle_end(ino);
+            then();
+        });
+    }
+
+    /// The files that may have something in the kernel that was written under locks of this owner and that nobody knows of.
+    pub fn stragglers(&self, ino: Ino, owner: u64) -> Vec<Ino> {
+        if self.fs.may_have_locks(ino, owner) { self.fs.stragglers() } else { Vec::new() }
+    }
+
+    /// Calls `then`, which may give up locks of this owner; if the kernel may hold what was written under them without
+    /// anybody knowing, it is written back first, and `then` called on another thread.
+    pub fn before_unlock(&self, ino: Ino, owner: u64, then: impl FnOnce() + Send + 'static) {
+        let files = self.stragglers(ino, owner);
+        if files.is_empty() {
+            return then();
+        }
+        let fs = self.fs.clone();
+        self.settling.run(move || {
+            fs.fetch(&files);
+            then();
+        });
     }
 
     /// Bytes in a block, as stat(2) says it.
@@ -235,8 +310,12 @@ impl Decider {
     }
 
     /// GETATTR
-    pub fn getattr(&self, ino: Ino, handle: Option<u64>) -> Decided<Known> {
+    pub fn getattr(&self, who: Who, ino: Ino, handle: Option<u64>) -> Decided<Known> {
+        if let Some(attr) = self.notify.sizes.of(who.pid, ino) {
+            return Ok(for_once(attr));
+        }
         let mut known = self.attributes(self.fs.getattr(ino, handle))?;
+        known.attr.iter().for_each(|attr| self.notify.sizes.note(attr));
         if self.fs.is_volatile(ino) {
             known.attr_ttl = Duration::ZERO;
         }
@@ -244,13 +323,31 @@ impl Decider {
     }
 
     /// SETATTR
-    pub fn setattr(&self, who: Who, ino: Ino, set: SetAttr) -> Decided<Known> {
+    pub fn setattr(&self, who: Who, ino: Ino, set: SetAttr, with_handle: bool) -> Decided<Known> {
+        if self.fs.has_writeback() {
+            return self.setattr_kept(who, ino, set, with_handle).map(for_once);
+        }
         self.attributes(match set.mtime {
             Some(SetTime::At(time)) if self.notify.is_correction(who.pid) => {
                 self.fs.mtime_corrected(ino, time)
             }
             _ => self.fs.setattr(ino, who.caller(), set),
         })
+    }
+
+    /// As [`setattr`](Self::setattr), where the kernel keeps lengths and times itself. The answer is not to be believed later: it may
+    /// overtake a revocation.
+    fn setattr_kept(&self, who: Who, ino: Ino, set: SetAttr, with_handle: bool) -> Decided<Attr> {
+        if let Some(done) = self.notify.sizes.taken_over(who.pid, ino, set.size.is_some()) {
+            return done;
+        }
+        if let SetAttr { perm: None, uid: None, gid: None, size: None, atime: None, mtime, ctime } = set
+            && let (Some(SetTime::At(mtime)), Some(ctime)) = (mtime, ctime)
+            && let Some(kept) = self.fs.set_kept_times(ino, mtime, ctime, with_handle).map_err(code)?
+        {
+            return Ok(kept);
+        }
+        self.fs.setattr(ino, who.caller(), set).map_err(code)
     }
 
     /// READLINK
@@ -282,7 +379,12 @@ impl Decider {
     /// LINK
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Decided<Known> {
         let attr = self.fs.link(ino, parent, name).map_err(code)?;
-        Ok(self.named(parent, name, attr))
+        let mut known = self.named(parent, name, attr);
+        if self.fs.has_writeback() {
+            // The kernel takes it over whatever it was told since it asked.
+            known.attr_ttl = Duration::ZERO;
+        }
+        Ok(known)
     }
 
     /// UNLINK

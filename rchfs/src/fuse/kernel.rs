@@ -5,18 +5,18 @@
 //! on the mount, which waits for the lock of the inode; whoever holds that lock may be waiting for a
 //! write-back (lseek(2) does). So times have a thread to themselves, and nothing ever waits for that one.
 
-use super::by_handle;
+use super::by_handle::{self, Place};
+use super::sizes::Sizes;
 use super::tune::Settings;
 use super::uring::{self, wire};
-use crate::fs::Kernel;
+use crate::fs::{Kernel, Settled};
 use fuser::{INodeNo, Notifier};
-use pool::proto::meta::{Ino, Time};
+use pool::proto::meta::{Attr, Ino, Time};
 use pool::workers::Workers;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -51,6 +51,8 @@ pub struct Notify {
     times_thread: Arc<AtomicU32>,
     /// Where names are dropped, which may wait for requests.
     names: Workers,
+    /// Where it is told of lengths, if it keeps its own idea of those that other mounts change.
+    pub sizes: Arc<Sizes>,
     /// For what is done by whoever asks for it.
     direct: Arc<OnceLock<Direct>>,
 }
@@ -76,6 +78,7 @@ impl Notify {
                 times,
                 times_thread,
                 names: Workers::new("names", NAMES_AT_ONCE),
+                sizes: Sizes::new(),
                 direct: Arc::default(),
             },
             ends,
@@ -174,6 +177,31 @@ impl Kernel for Notify {
         }
     }
 
+    fn ask_for_size(&self, told: &Attr) {
+        self.sizes.ask(told);
+    }
+
+    fn believed_size(&self, ino: Ino) -> Option<u64> {
+        self.sizes.believed(ino)
+    }
+
+    fn correct(&self, attr: &Attr, believed: u64) -> Settled {
+        self.sizes.correct(attr, believed)
+    }
+
+    fn shorten(&self, attr: &Attr, believed: u64) {
+        self.sizes.shorten(attr, believed);
+    }
+
+    fn write_back_soon(&self, ino: Ino) {
+        let direct = self.direct.clone();
+        self.names.run(move || {
+            if let Some(direct) = direct.get() {
+                direct.invalidate(ino, 0);
+            }
+        });
+    }
+
     fn about_to_wait(&self) {
         // If there can be no more lanes, what waits is served when one is done.
         let _ = uring::about_to_wait();
@@ -214,14 +242,14 @@ pub struct Tasks {
     times_thread: Arc<AtomicU32>,
 }
 
-/// Starts the threads that carry out `tasks` for the mount on `dir` until every [`Notify`] is gone.
-pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf, settings: Settings) -> io::Result<()> {
+/// Starts the threads that carry out `tasks` for the mount at `place` until every [`Notify`] is gone.
+pub fn serve(tasks: Tasks, kernel: Notifier, place: Place, settings: Settings) -> io::Result<()> {
     let correct = move || {
         tasks.times_thread.store(by_handle::thread_id(), Ordering::Relaxed);
         if let Err(e) = by_handle::own_descriptors() {
             log::debug!("the thread that corrects times shares its descriptors: {e}");
         }
-        tasks.times.iter().for_each(|(ino, time)| set_mtime(&dir, ino, time));
+        tasks.times.iter().for_each(|(ino, time)| set_mtime(&place, ino, time));
     };
     thread::Builder::new().name("times".into()).spawn(correct)?;
     let run = move || {
@@ -240,8 +268,8 @@ pub fn serve(tasks: Tasks, kernel: Notifier, dir: PathBuf, settings: Settings) -
     thread::Builder::new().name("kernel".into()).spawn(run).map(drop)
 }
 
-fn set_mtime(dir: &Path, ino: Ino, time: Time) {
-    match by_handle::set_mtime(dir, ino, time) {
+fn set_mtime(place: &Place, ino: Ino, time: Time) {
+    match by_handle::Inode::open(place, ino).and_then(|inode| inode.set_mtime(time)) {
         Ok(()) => {}
         // It has forgotten the inode, or a program was quicker to set the time.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ESTALE | libc::EAGAIN)) => {}

@@ -1,6 +1,7 @@
 //! Serving a mount, from the first handshake until it is gone.
 
 use super::FuseFs;
+use super::by_handle::{self, Place};
 use super::decide::Decider;
 use super::kernel::{self, Notify};
 use super::tune::Settings;
@@ -35,6 +36,8 @@ pub struct MountConfig {
     pub device: String,
     /// Nothing is kept in the kernel's caches.
     pub uncached: bool,
+    /// What is written is collected in the kernel, also where other mounts may use the files.
+    pub writeback: bool,
     /// Whether requests come through rings.
     pub io_uring: IoUring,
 }
@@ -45,6 +48,9 @@ pub enum ServeError {
     /// What `/dev/fuse` says.
     #[error("the kernel's FUSE does not accept the file system: {0}")]
     Session(#[from] io::Error),
+    /// The kernel could not be told of what other mounts do.
+    #[error("cache=writeback with a cluster needs the capability CAP_DAC_READ_SEARCH; leave it out")]
+    NotAllowed,
     /// There are no rings, though there must be.
     #[error("io_uring=on: {0}")]
     Rings(#[from] UringError),
@@ -71,6 +77,12 @@ pub fn serve(
     dir: &Path,
     config: &MountConfig,
 ) -> Result<Mounted, ServeError> {
+    if config.writeback && fs.is_shared() {
+        if !by_handle::is_allowed()? {
+            return Err(ServeError::NotAllowed);
+        }
+        by_handle::survive_size_limit();
+    }
     let acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut fuse = Config::default();
     // An operation on a shared namespace may have to wait for another mount, which may have to wait for this one.
@@ -88,7 +100,9 @@ pub fn serve(
     let offer = prepared.is_some().then(|| agreed.clone());
     let session = Session::from_fd(FuseFs { decider: decider.clone(), rings: offer }, connection, acl, fuse)?;
     known.set_notifier(session.notifier(), device);
-    kernel::serve(tasks, session.notifier(), dir.to_path_buf(), Settings::of(&config.device))?;
+    let place = Place { dir: dir.to_path_buf(), device: config.device.clone() };
+    known.sizes.set_place(place.clone());
+    kernel::serve(tasks, session.notifier(), place, Settings::of(&config.device))?;
     let agreed = agreed.load(Ordering::Relaxed);
     Ok(Mounted { session, prepared, agreed, io_uring: config.io_uring, rings: None, decider })
 }

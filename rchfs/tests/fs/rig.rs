@@ -56,7 +56,7 @@ pub fn rig_with(pages: u64, page: u64, wrap: impl FnOnce(Arc<dyn Transport>) -> 
     local.register(NodeId::Master, &master);
     let transport = wrap(local);
     let pool = Pool::attach(region, rack, transport.clone()).unwrap();
-    let config = FsConfig { reserve_pages: RESERVE, durable: false, noatime: false };
+    let config = FsConfig { reserve_pages: RESERVE, durable: false, noatime: false, writeback: false };
     Rig { fs: Fs::new(pool, transport, config), _daemon: daemon, _master: master }
 }
 

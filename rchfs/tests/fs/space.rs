@@ -2,10 +2,10 @@
 
 use super::rig::{CACHE, PROGRAM, RESERVE, rig};
 use parking_lot::Mutex;
-use pool::proto::meta::{Ino, Time};
+use pool::proto::meta::{Attr, Ino, Time};
 use rchfs::fs::errno::errno;
 use rchfs::fs::ranges::Falloc;
-use rchfs::fs::{FsError, Kernel};
+use rchfs::fs::{FsError, Kernel, Settled};
 use std::sync::Arc;
 
 const PAGE: [u8; 4096] = [5; 4096];
@@ -33,6 +33,20 @@ impl Kernel for Told {
     fn forget_names(&self) {}
 
     fn limit_dirty(&self, _: u64) {}
+
+    fn ask_for_size(&self, _: &Attr) {}
+
+    fn believed_size(&self, _: Ino) -> Option<u64> {
+        None
+    }
+
+    fn correct(&self, _: &Attr, _: u64) -> Settled {
+        Settled::NotNow
+    }
+
+    fn shorten(&self, _: &Attr, _: u64) {}
+
+    fn write_back_soon(&self, _: Ino) {}
 }
 
 #[test]

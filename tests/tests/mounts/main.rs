@@ -9,6 +9,7 @@ mod locks;
 mod messages;
 mod programs;
 mod seen;
+mod writeback;
 
 use e2e::cluster::{Cluster, Shape};
 use e2e::fixture::has_fuse;

@@ -160,6 +160,14 @@ fn persistence_needs_both_paths_outside_the_mount_point() {
 }
 
 #[test]
+fn writeback_with_a_cluster_is_for_root_and_for_those_who_write() {
+    assert_eq!(ok("127.0.0.1:31850 /mnt -o cache=writeback").cache, Cache::Writeback);
+    assert_eq!(ok("127.0.0.1:31850 /mnt -o ro,cache=writeback").cache, Cache::Auto);
+    refused(&USER, "127.0.0.1:31850 /mnt -o cache=writeback", &["cache=writeback", "root only"]);
+    assert_eq!(run(&USER, "/mnt -o cache=writeback").unwrap().cache, Cache::Writeback);
+}
+
+#[test]
 fn what_belongs_to_clusters_is_refused_by_name() {
     refused(&ROOT, "/mnt embedded", &["\"/mnt\" is no source", "directory comes last"]);
     refused(&ROOT, "/mnt -o rack=1", &["rack= belongs to a pool in a cluster", "HOST:PORT"]);

@@ -8,7 +8,7 @@ use super::crew;
 use super::wire::{Header, LockFields, Op};
 use crate::fs::locks::LockWanted;
 use crate::fuse::convert;
-use crate::fuse::decide::{Answer, Decided, Decider, Known, NewName, Opened, Pass, Room, StatFs, Xattr};
+use crate::fuse::decide::{Answer, Decided, Decider, Known, NewName, Opened, Pass, Room, StatFs, Who, Xattr};
 use fuser::{INodeNo, LockOwner, WriteFlags};
 use pool::proto::meta::{Attr, DirEntry, Ino, Kind};
 use std::sync::mpsc::channel;
@@ -31,8 +31,14 @@ pub fn answer(
     }
     match op {
         Op::Lookup { name } => entry(payload, block, decider.lookup(ino, name)),
-        Op::GetAttr { handle } => attributes(payload, block, decider.getattr(ino, handle)),
-        Op::SetAttr { set } => attributes(payload, block, decider.setattr(who, ino, set)),
+        Op::GetAttr { handle } => {
+            decider.before_writing(who, handle)?;
+            settled(decider, who, ino)?;
+            attributes(payload, block, decider.getattr(who, ino, handle))
+        }
+        Op::SetAttr { set, with_handle } => {
+            attributes(payload, block, decider.setattr(who, ino, set, with_handle))
+        }
         Op::ReadLink => bytes_of(payload, &decider.readlink(ino)?),
         Op::Symlink { name, target } => entry(payload, block, decider.symlink(who, ino, name, target)),
         Op::MkNod { name, mode, umask, rdev } => {
@@ -48,10 +54,18 @@ pub fn answer(
             nothing(decider.rename((ino, name), (new_parent, new_name), flags))
         }
         Op::Link { ino: old, name } => entry(payload, block, decider.link(old, ino, name)),
-        Op::Open { flags } => opened(payload, decider.open(ino, flags)),
+        Op::Open { flags } => {
+            let open = decider.open(ino, flags)?;
+            settled(decider, who, ino)?;
+            opened(payload, Ok(open))
+        }
         Op::Read { handle, at, size, by_program } => {
             let out = payload.get_mut(..size).ok_or(libc::EIO)?;
-            twice(decider, ino, |pass| decider.read(handle, at, out, by_program, pass))
+            let read = twice(decider, ino, |pass| decider.read(handle, at, out, by_program, pass))?;
+            if decider.must_settle_end(ino, by_program, read, size) {
+                after(|then| decider.settle_end(ino, then))?;
+            }
+            Ok(read)
         }
         Op::Write { handle, at, flags, data } => {
             let flags = WriteFlags::from_bits_retain(flags);
@@ -68,13 +82,19 @@ pub fn answer(
             words(payload, &[written, 0])
         }
         Op::StatFs => statfs(payload, &decider.statfs()?),
-        Op::Release { handle, unlock } => nothing(decider.release(ino, handle, unlock)),
+        Op::Release { handle, unlock } => {
+            unlock.map_or(Ok(()), |owner| before_unlock(decider, ino, owner))?;
+            nothing(decider.release(ino, handle, unlock))
+        }
         Op::FSync { handle } => nothing(decider.fsync(handle)),
         Op::SetXattr { name, value, flags } => nothing(decider.setxattr(who, ino, name, value, flags)),
         Op::GetXattr { name, size } => xattr(payload, decider.getxattr(ino, name, size)?),
         Op::ListXattr { size } => xattr(payload, decider.listxattr(who, ino, size)?),
         Op::RemoveXattr { name } => nothing(decider.removexattr(ino, name)),
-        Op::Flush { handle, owner } => nothing(decider.flush(handle, owner)),
+        Op::Flush { handle, owner } => {
+            before_unlock(decider, ino, owner)?;
+            nothing(decider.flush(handle, owner))
+        }
         Op::GetLk(lock) => test_lock(decider, ino, lock, payload),
         Op::SetLk { lock, wait } => nothing(set_lock(decider, ino, lock, wait)),
         Op::OpenDir => opened(payload, decider.opendir(ino)),
@@ -116,15 +136,34 @@ fn twice<T>(decider: &Decider, ino: Ino, mut ask: impl FnMut(Pass) -> Decided<An
 
 /// Waits until the kernel has written back, and dropped, what it holds of `ino`.
 fn written_back(decider: &Decider, ino: Ino) -> Decided<()> {
-    // What is written back comes through the rings, too.
+    after(|then| decider.write_back(ino, then))
+}
+
+/// Waits until what this begins has happened.
+fn after(begin: impl FnOnce(Box<dyn FnOnce() + Send>)) -> Decided<()> {
+    // What it takes comes through the rings, too.
     crew::about_to_wait().map_err(|_| libc::ENOMEM)?;
     let (done, end) = channel();
-    decider.write_back(ino, move || {
+    begin(Box::new(move || {
         // Who asked is waiting for it, below.
         let _ = done.send(());
-    });
+    }));
     // No answer: the mount is on its way down.
     end.recv().map_err(|_| libc::EIO)
+}
+
+/// Waits until the kernel has the right idea of the file.
+fn settled(decider: &Decider, who: Who, ino: Ino) -> Decided<()> {
+    if !decider.must_settle(who, ino) {
+        return Ok(());
+    }
+    after(|then| decider.settle(ino, then))
+}
+
+/// Waits until what this owner may have written under locks has been fetched.
+fn before_unlock(decider: &Decider, ino: Ino, owner: u64) -> Decided<()> {
+    let nothing = decider.stragglers(ino, owner).is_empty();
+    if nothing { Ok(()) } else { after(|then| decider.before_unlock(ino, owner, then)) }
 }
 
 fn wanted(ino: Ino, lock: LockFields) -> LockWanted {
@@ -148,6 +187,7 @@ fn test_lock(decider: &Decider, ino: Ino, lock: LockFields, payload: &mut [u8]) 
 
 fn set_lock(decider: &Decider, ino: Ino, lock: LockFields, wait: bool) -> Decided<()> {
     if lock.kind == libc::F_UNLCK {
+        before_unlock(decider, ino, lock.owner)?;
         return decider.unlock(ino, lock.owner, lock.range.0..=lock.range.1);
     }
     if wait {

@@ -175,6 +175,7 @@ pub enum Op<'a> {
     },
     SetAttr {
         set: SetAttr,
+        with_handle: bool,
     },
     ReadLink,
     Symlink {
@@ -330,7 +331,7 @@ impl<'a> Op<'a> {
                 let (flags, _, handle) = (f.u32()?, f.u32()?, f.u64()?);
                 Self::GetAttr { handle: (flags & GETATTR_FH != 0).then_some(handle) }
             }
-            4 => Self::SetAttr { set: set_attr(f)? },
+            4 => set_attr(f)?,
             5 => Self::ReadLink,
             6 => Self::Symlink { name: rest.name()?, target: rest.name()? },
             8 => {
@@ -415,7 +416,7 @@ impl<'a> Op<'a> {
 }
 
 /// `struct fuse_setattr_in`
-fn set_attr(mut f: Fields<'_>) -> Result<SetAttr, Malformed> {
+fn set_attr<'a>(mut f: Fields<'_>) -> Result<Op<'a>, Malformed> {
     let (valid, _) = (f.u32()?, f.u32()?);
     f.u64()?;
     let size = f.u64()?;
@@ -428,7 +429,7 @@ fn set_attr(mut f: Fields<'_>) -> Result<SetAttr, Malformed> {
     let set_time = |which: usize, bit: u32, now: u32| {
         has(bit).then(|| if has(now) { SetTime::Now } else { SetTime::At(time(which)) })
     };
-    Ok(SetAttr {
+    let set = SetAttr {
         perm: has(0).then_some((mode & 0o7777) as u16),
         uid: has(1).then_some(uid),
         gid: has(2).then_some(gid),
@@ -436,7 +437,8 @@ fn set_attr(mut f: Fields<'_>) -> Result<SetAttr, Malformed> {
         atime: set_time(0, 4, 7),
         mtime: set_time(1, 5, 8),
         ctime: has(10).then(|| time(2)),
-    })
+    };
+    Ok(Op::SetAttr { set, with_handle: has(6) })
 }
 
 #[cfg(test)]
@@ -524,7 +526,9 @@ mod tests {
             mtime: Some(SetTime::Now),
             ..SetAttr::default()
         };
-        assert_eq!(Op::parse(4, &header(&op), b""), Ok(Op::SetAttr { set }));
+        assert_eq!(Op::parse(4, &header(&op), b""), Ok(Op::SetAttr { set, with_handle: false }));
+        op[0] |= 1 << 6;
+        assert_eq!(Op::parse(4, &header(&op), b""), Ok(Op::SetAttr { set, with_handle: true }));
     }
 
     #[test]
