@@ -13,7 +13,7 @@ set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
 : "${ENTRIES:=100000}" "${LARGE:=1G}" "${STATE:=}" "${EMBEDDED=1}" "${CLUSTER=1}" "${ROUNDS:=3}"
-[ -n "${BUILT:-}" ] || build_release -p master -p daemon -p rchfs -p pool --bins --example mdbench
+build_release -p master -p daemon -p rchfs -p pool --bins --example mdbench
 begin
 results clone
 RAW=$RESULTS/$STAMP.tsv
@@ -75,8 +75,8 @@ embedded() {
     goal cp_tree/clone_tree "$(awk -v a="$(value cp_tree)" -v b="$(value clone_tree)" 'BEGIN { print a / b }')" ">" 1
 }
 
-# cluster_round N: clones the tree, while another mount looks at files that it has not seen yet. Half of the tree is written to
-# before, on the mount that holds it, so that it is held for writing.
+# cluster_round N: clones the tree, while another mount looks at files that it has not seen yet. Some files of the tree are
+# touched before, on the mount that made them.
 cluster_round() {
     local looks=$WORK/looks.$1 from files=40000
     mkfifo "$WORK/until.$1"
@@ -101,7 +101,7 @@ cluster_round() {
 in_cluster() {
     mkdir "$WORK/shared" "$WORK/other" "$WORK/maker"
     SHARED_UP=1
-    SIZE=${CLUSTER_SIZE:-2G} PAGE_SIZE=16K cluster shared-pool up 2
+    SIZE=2G PAGE_SIZE=16K cluster shared-pool up 2
     MASTER=$(master_of shared-pool)
     "$MOUNT_RCHFS" "$MASTER" "$WORK/shared" -o rack=0
     "$MOUNT_RCHFS" "$MASTER" "$WORK/other" -o rack=1

@@ -128,38 +128,37 @@ struct State {
     trouble: Option<String>,
 }
 
-/// What one batch after the other comes to. Small ones are put together as they come; a big one stays by itself, so that
+/// What one batch after the other comes to. Small ones are put together as they come; a big one stays as it is, so that
 /// nobody waits while it is.
 #[derive(Default)]
-struct Pending(Vec<Target>);
+struct Pending(Vec<Part>);
 
-/// The records of a batch.
-enum Batch {
-    Small(Vec<Record>),
-    Big(Target),
-}
-
-impl Batch {
-    fn new(records: Vec<Record>) -> Self {
-        if records.len() < BIG { Self::Small(records) } else { Self::Big(records.into_iter().collect()) }
-    }
+enum Part {
+    Together(Target),
+    Big(Vec<Record>),
 }
 
 impl Pending {
-    fn add(&mut self, batch: Batch) {
-        match batch {
-            Batch::Small(records) => match self.0.last_mut() {
-                Some(last) => last.extend(records),
-                None => self.0.push(records.into_iter().collect()),
-            },
-            Batch::Big(target) => self.0.extend([target, Target::new()]),
+    fn new(target: Target) -> Self {
+        Self(vec![Part::Together(target)])
+    }
+
+    fn add(&mut self, batch: Vec<Record>) {
+        match self.0.last_mut() {
+            _ if batch.len() >= BIG => self.0.push(Part::Big(batch)),
+            Some(Part::Together(last)) => last.extend(batch),
+            _ => self.0.push(Part::Together(batch.into_iter().collect())),
         }
     }
 
     /// Puts it all into `target`.
     fn bring_to(self, target: &mut Target) {
         for part in self.0 {
-            if target.is_empty() { *target = part } else { target.extend(part) }
+            match part {
+                Part::Together(part) if target.is_empty() => *target = part,
+                Part::Together(part) => target.extend(part),
+                Part::Big(part) => target.extend(part),
+            }
         }
     }
 }
@@ -256,7 +255,6 @@ impl Store for SledStore {
         let records: Option<Vec<Record>> = changes.iter().map(codec::encode).collect();
         let records = records.ok_or_else(|| StoreError::Stopped("a change cannot be written down".into()))?;
         let bytes = Unnumbered::new(&records).ok_or(StoreError::TooLong)?;
-        let batch = Batch::new(records);
         let shared = &self.running()?.shared;
         let mut state = shared.state.lock();
         shared.wait_for_room(&mut state)?;
@@ -270,7 +268,7 @@ impl Store for SledStore {
             Err(why) => return Err(why),
         }
         state.seq = seq;
-        state.pending.add(batch);
+        state.pending.add(records);
         if state.since.is_none() {
             state.since = Some(Instant::now());
             shared.work.notify_one();

@@ -64,7 +64,7 @@ impl Opening {
             inherited,
             seq,
             since: (!pending.is_empty()).then(Instant::now),
-            pending: Pending(vec![pending]),
+            pending: Pending::new(pending),
             phase: Phase::Open,
             trouble: None,
         };
