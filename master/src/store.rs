@@ -62,6 +62,9 @@ pub enum StoreError {
         /// Directory of the store.
         place: String,
     },
+    /// These are more changes than can be made in one step.
+    #[error("a change of more than 4 GiB cannot be written down in one step")]
+    TooLong,
     /// The operating system failed.
     #[error("{what}: {source}")]
     Os {

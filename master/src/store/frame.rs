@@ -58,26 +58,38 @@ pub(super) fn segment_header(id: SegmentId) -> [u8; SEGMENT_HEADER] {
     header
 }
 
-/// A frame of these records; `None` if it would be too long to be one.
-pub(super) fn frame(seq: u64, records: &[Record]) -> Option<Vec<u8>> {
-    let mut out = vec![0; FRAME_HEADER];
-    for (key, value) in records {
-        let value_len = match value {
-            Some(value) => u32::try_from(value.len()).ok().filter(|len| *len != REMOVED)?,
-            None => REMOVED,
-        };
-        out.extend(u16::try_from(key.len()).ok()?.to_le_bytes());
-        out.extend(value_len.to_le_bytes());
-        out.extend(key);
-        out.extend(value.iter().flatten());
+/// A batch that is a frame but for its number.
+pub(super) struct Unnumbered(Vec<u8>);
+
+impl Unnumbered {
+    /// Of these records; `None` if it would be too long to be one.
+    pub(super) fn new(records: &[Record]) -> Option<Self> {
+        let mut out = vec![0; FRAME_HEADER];
+        for (key, value) in records {
+            let value_len = match value {
+                Some(value) => u32::try_from(value.len()).ok().filter(|len| *len != REMOVED)?,
+                None => REMOVED,
+            };
+            out.extend(u16::try_from(key.len()).ok()?.to_le_bytes());
+            out.extend(value_len.to_le_bytes());
+            out.extend(key);
+            out.extend(value.iter().flatten());
+        }
+        let len = u32::try_from(out.len() - FRAME_HEADER).ok()?;
+        out[..4].copy_from_slice(&len.to_le_bytes());
+        Some(Self(out))
     }
-    let len = u32::try_from(out.len() - FRAME_HEADER).ok()?.to_le_bytes();
-    let seq = seq.to_le_bytes();
-    let crc = checksum(len, seq, &out[FRAME_HEADER..]).to_le_bytes();
-    out[..4].copy_from_slice(&len);
-    out[4..8].copy_from_slice(&crc);
-    out[8..16].copy_from_slice(&seq);
-    Some(out)
+
+    /// The frame, with this number.
+    pub(super) fn number(self, seq: u64) -> Vec<u8> {
+        let Self(mut out) = self;
+        let len = [out[0], out[1], out[2], out[3]];
+        let seq = seq.to_le_bytes();
+        let crc = checksum(len, seq, &out[FRAME_HEADER..]).to_le_bytes();
+        out[4..8].copy_from_slice(&crc);
+        out[8..16].copy_from_slice(&seq);
+        out
+    }
 }
 
 fn checksum(len: [u8; 4], seq: [u8; 8], records: &[u8]) -> u32 {
@@ -192,7 +204,7 @@ mod tests {
         let mut ends = vec![bytes.len()];
         for seq in 10..14u64 {
             let records = [(vec![1, seq as u8], Some(vec![9; seq as usize])), (vec![2], None)];
-            bytes.extend(frame(seq, &records).unwrap());
+            bytes.extend(Unnumbered::new(&records).unwrap().number(seq));
             ends.push(bytes.len());
         }
         (bytes, ends)

@@ -4,8 +4,7 @@
 //! on the disk in whole (a segment is synced before its successor is used). A batch that could not be
 //! written leaves no trace.
 
-use super::codec::Record;
-use super::frame::{self, Frame, SegmentId};
+use super::frame::{self, Frame, SegmentId, Unnumbered};
 use super::{StoreError, full_or_os};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -97,9 +96,8 @@ impl Segment {
     /// # Errors
     /// `NoSpace` and `Os`: the segment is as before. `Stopped`: it could not be put back as before, and
     /// must not be appended to any more.
-    pub(super) fn append(&mut self, seq: u64, records: &[Record]) -> Result<(), StoreError> {
-        let bytes = frame::frame(seq, records)
-            .ok_or_else(|| StoreError::Stopped("a batch is too long to be one".into()))?;
+    pub(super) fn append(&mut self, seq: u64, batch: Unnumbered) -> Result<(), StoreError> {
+        let bytes = batch.number(seq);
         if let Err(why) = (&*self.file).write_all(&bytes) {
             if let Err(worse) = self.file.set_len(self.len) {
                 return Err(StoreError::Stopped(format!("{} cannot be cut: {worse}", self.path.display())));

@@ -10,6 +10,9 @@
 //! batches does not matter: they are all applied again, in order. So opening and closing need not wait
 //! for sled: what the journal has is laid over it when it is loaded.
 //!
+//! A commit may have a few records or, of a tree that is cloned, a million. So `state` is held only to write what is
+//! ready to be written, and what must be done with each record is done without it.
+//!
 //! Locks, in order: `db`, then `state`. A commit takes `state` only. The applier holds `state` for
 //! moments, one of them a sync of what little the last sync left.
 
@@ -18,6 +21,7 @@ mod base;
 mod opening;
 
 use super::codec::{self, Record};
+use super::frame::Unnumbered;
 use super::journal::{Retired, Segment};
 use super::lock::DirLock;
 use super::{Store, StoreError, full_or_os};
@@ -73,6 +77,9 @@ impl Default for Tuning {
     }
 }
 
+/// Records from which on a batch is a big one.
+const BIG: usize = 1024;
+
 /// How long a commit is held up when the backlog is full.
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
@@ -112,13 +119,48 @@ struct State {
     excused: u64,
     /// Sequence number of the last batch.
     seq: u64,
-    /// What sled must become, from batches that no applier has taken yet.
-    pending: Target,
+    /// What sled must become, from batches that no applier has taken yet, in order.
+    pending: Pending,
     /// When the first of them came.
     since: Option<Instant>,
     phase: Phase,
     /// Why the applier's last attempt failed.
     trouble: Option<String>,
+}
+
+/// What one batch after the other comes to. Small ones are put together as they come; a big one stays as it is, so that
+/// nobody waits while it is.
+#[derive(Default)]
+struct Pending(Vec<Part>);
+
+enum Part {
+    Together(Target),
+    Big(Vec<Record>),
+}
+
+impl Pending {
+    fn new(target: Target) -> Self {
+        Self(vec![Part::Together(target)])
+    }
+
+    fn add(&mut self, batch: Vec<Record>) {
+        match self.0.last_mut() {
+            _ if batch.len() >= BIG => self.0.push(Part::Big(batch)),
+            Some(Part::Together(last)) => last.extend(batch),
+            _ => self.0.push(Part::Together(batch.into_iter().collect())),
+        }
+    }
+
+    /// Puts it all into `target`.
+    fn bring_to(self, target: &mut Target) {
+        for part in self.0 {
+            match part {
+                Part::Together(part) if target.is_empty() => *target = part,
+                Part::Together(part) => target.extend(part),
+                Part::Big(part) => target.extend(part),
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,11 +254,12 @@ impl Store for SledStore {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let records: Option<Vec<Record>> = changes.iter().map(codec::encode).collect();
         let records = records.ok_or_else(|| StoreError::Stopped("a change cannot be written down".into()))?;
+        let bytes = Unnumbered::new(&records).ok_or(StoreError::TooLong)?;
         let shared = &self.running()?.shared;
         let mut state = shared.state.lock();
         shared.wait_for_room(&mut state)?;
         let seq = state.seq + 1;
-        match state.segment.append(seq, &records) {
+        match state.segment.append(seq, bytes) {
             Ok(()) => {}
             Err(StoreError::Stopped(why)) => {
                 state.phase = Phase::Failed(why.clone());
@@ -225,7 +268,7 @@ impl Store for SledStore {
             Err(why) => return Err(why),
         }
         state.seq = seq;
-        state.pending.extend(records);
+        state.pending.add(records);
         if state.since.is_none() {
             state.since = Some(Instant::now());
             shared.work.notify_one();

@@ -182,3 +182,41 @@ fn what_was_answered_survives_a_killed_process() {
         assert_eq!(master.recovery().repairs, Vec::<String>::new());
     }
 }
+
+#[test]
+fn a_big_batch_comes_to_the_database_in_its_place_among_small_ones() {
+    const CLOSING: Tuning = Tuning { patience: Duration::from_secs(60), ..LAZY };
+    let world = World::new();
+    let home = scratch();
+    let dir = home.path().join("state");
+    let master = open(&world, &dir, CLOSING);
+    let make = |parent, name: &str, node| {
+        let request =
+            MetaRequest::Make { parent, name: name.into(), caller: ROOT, node, perm: 0o755, umask: 0 };
+        match ask(&master, request) {
+            Ok(MetaReply::Attr(attr)) => attr.ino,
+            other => panic!("{other:?}"),
+        }
+    };
+    let tree = make(Ino::ROOT, "tree", NewNode::Dir);
+    for file in 0..1000 {
+        make(tree, &file.to_string(), NewNode::File);
+    }
+    // More records than are put together with others; before and after it, some of the same.
+    for clone in ["one", "two"] {
+        let to = make(Ino::ROOT, clone, NewNode::Dir);
+        ask(&master, MetaRequest::CloneTree { from: tree, to, caller: ROOT }).unwrap();
+        make(to, "more", NewNode::File);
+        ask(&master, MetaRequest::Unlink { parent: to, name: b"7".into() }).unwrap();
+        let set = SetAttr { perm: Some(0o700), ..SetAttr::default() };
+        ask(&master, MetaRequest::SetAttr { ino: to, caller: ROOT, set }).unwrap();
+    }
+    let before = dump(&master);
+    let journal = journals(&dir).pop().unwrap();
+    master.shutdown().unwrap();
+    drop(master);
+    assert!(!journal.exists(), "the database has all that was in it");
+    let master = open(&world, &dir, LAZY);
+    assert_eq!(dump(&master), before);
+    assert_eq!((master.check(), &master.recovery().repairs), (vec![], &vec![]));
+}

@@ -5,7 +5,7 @@
 //! that fails is tried again, with what came since; the segments stay.
 
 use super::base::Target;
-use super::{Phase, Shared, State, StoreError};
+use super::{Pending, Phase, Shared, State, StoreError};
 use crate::store::full_or_os;
 use crate::store::journal::Segment;
 use parking_lot::MutexGuard;
@@ -16,6 +16,11 @@ use std::time::{Duration, Instant};
 
 /// Time between a failed round and the next.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Bytes of a segment that are few to be synced.
+const LITTLE: u64 = 1 << 20;
+/// How often a segment is synced in the hope that little comes meanwhile.
+const SYNCS: u32 = 4;
 
 /// Starts the thread.
 pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
@@ -122,23 +127,33 @@ impl Applier<'_> {
         }
     }
 
-    /// Takes over everything that is pending, and gives the commits a new segment to go on with.
+    /// Takes over everything that is pending, and gives the commits a new segment to go on with. They wait while its last
+    /// bytes are synced, so that is done when they are few.
     fn take(&mut self) -> Result<(), StoreError> {
-        let (next, file) = {
+        let (next, file, mut len) = {
             let state = self.shared.state.lock();
-            (state.segment.next_id(), state.segment.file())
+            (state.segment.next_id(), state.segment.file(), state.segment.len())
         };
         let next = Segment::create(&self.shared.dir, next)?;
         let sync =
             || file.sync_data().map_err(|why| full_or_os(&self.shared.dir, "syncing a journal in", why));
-        sync()?;
+        for _ in 0..SYNCS {
+            sync()?;
+            let since = self.shared.state.lock().segment.len() - len;
+            if since <= LITTLE {
+                break;
+            }
+            len += since;
+        }
         let mut state = self.shared.state.lock();
         sync()?;
-        self.switch(&mut state, next);
+        let pending = self.switch(&mut state, next);
+        drop(state);
+        pending.bring_to(&mut self.taken);
         Ok(())
     }
 
-    fn switch(&mut self, state: &mut MutexGuard<'_, State>, next: Segment) {
+    fn switch(&mut self, state: &mut MutexGuard<'_, State>, next: Segment) -> Pending {
         let old = std::mem::replace(&mut state.segment, next);
         let inherited = std::mem::take(&mut state.inherited);
         state.behind += old.len();
@@ -146,7 +161,7 @@ impl Applier<'_> {
         self.taken_len += inherited.len + old.len();
         self.segments.extend(inherited.paths);
         self.segments.push(old.path().to_path_buf());
-        self.taken.extend(state.pending.drain());
         self.seq = state.seq;
+        std::mem::take(&mut state.pending)
     }
 }

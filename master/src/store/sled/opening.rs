@@ -6,7 +6,7 @@
 //! opened for reading only.
 
 use super::base::{self, Base, Target};
-use super::{Identity, Phase, Running, Shared, State, StoreError, Tuning, Wanted, applier};
+use super::{Identity, Pending, Phase, Running, Shared, State, StoreError, Tuning, Wanted, applier};
 use crate::change::Change;
 use crate::store::frame::SegmentId;
 use crate::store::full_or_os;
@@ -64,7 +64,7 @@ impl Opening {
             inherited,
             seq,
             since: (!pending.is_empty()).then(Instant::now),
-            pending,
+            pending: Pending::new(pending),
             phase: Phase::Open,
             trouble: None,
         };
