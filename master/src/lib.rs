@@ -17,6 +17,7 @@
 //!   directory.rs   which rack a page is in, and which swaps may still move it
 //!   barrier.rs     callers that wait for each other
 //! mounts.rs        the mounts of the file system: their sessions and leases
+//!   tree.rs        a tree that is made to stand still, to be cloned
 //! locks.rs         flock(2) and fcntl(2) locks of all mounts
 //! sweep.rs         when pages of a rack are compared with those of the files; compare.rs does it
 //! ```
@@ -25,6 +26,10 @@
 //! changes, touching nothing. The store then accepts the list as one atomic batch, or refuses it, and
 //! only after that are the same changes applied to memory, by code that cannot fail. So memory and store
 //! cannot differ, and what was answered is in the store.
+//!
+//! A clone of a tree for a mount of a cluster is made without that one lock being held all the time: the tree is
+//! made to stand still bit by bit, and what is made of it is put in bit by bit, its top last ([`mounts`],
+//! `serve/clone.rs`). In between is one batch of the store, as for everything else.
 //!
 //! **Locks, in order:** the namespace (one `RwLock`; writers hold it upgradable while they plan and
 //! commit, so readers go on, and exclusively only while they apply), then the store's own. Those of the

@@ -7,6 +7,7 @@
 pub(crate) mod leases;
 pub(crate) mod needs;
 mod sessions;
+pub(crate) mod tree;
 
 pub(crate) use sessions::Sessions;
 
@@ -17,6 +18,7 @@ use pool::proto::mount::{MountRequest, Seq};
 use pool::transport::Answer;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
+use tree::Tree;
 
 /// A request that waits for acknowledgements, or for older requests.
 pub(crate) struct Parked {
@@ -32,13 +34,25 @@ pub(crate) struct Parked {
     pub given_up: HashSet<(u64, Ino, Vec<u8>)>,
     /// What it will change.
     pub changes: HashSet<Ino>,
+    /// If it clones a tree: how far that has come.
+    pub tree: Option<Tree>,
 }
 
 impl Parked {
     /// A request that has just come.
     pub(crate) fn new(id: u64, session: u64, request: MountRequest, answer: Answer) -> Self {
         let (waits, given_up, changes) = Default::default();
-        Self { id, session, request, answer, waits, given_up, changes }
+        Self { id, session, request, answer, waits, given_up, changes, tree: None }
+    }
+
+    /// Whether a thread carries it out, and it waits for nobody.
+    pub(crate) fn is_carried_out(&self) -> bool {
+        self.tree.as_ref().is_some_and(|tree| tree.carried_out)
+    }
+
+    /// Whether another request, with the number `id`, waits for this one if it needs `ino`.
+    pub(crate) fn goes_before(&self, id: u64, ino: Ino) -> bool {
+        (self.id < id || self.is_carried_out()) && self.changes.contains(&ino)
     }
 }
 
@@ -78,6 +92,19 @@ impl Mounts {
             next: first + 1,
             closed: false,
         }
+    }
+
+    /// Keeps a request until what it waits for is done.
+    pub(crate) fn park(&mut self, parked: Parked) {
+        let at = self.parked.partition_point(|other| other.id < parked.id);
+        self.parked.insert(at, parked);
+    }
+
+    /// The request with this number is done: nobody waits for it any more.
+    pub(crate) fn is_done(&mut self, id: u64) {
+        self.parked.iter_mut().for_each(|other| {
+            other.waits.remove(&(0, id));
+        });
     }
 
     /// A number never given out before: of a session or a ticket.

@@ -26,6 +26,9 @@ use pool::addr::{PageRun, PageSize};
 use pool::proto::meta::{Attr, Ino, MetaError};
 use shares::Shares;
 
+/// Inode numbers are reserved in the store so many at a time.
+const INO_BLOCK: u64 = 1024;
+
 /// What holds for all of a namespace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -45,13 +48,22 @@ pub(crate) struct Namespace {
     next_ino: u64,
     /// Inode numbers below this may be given out without telling the store.
     ino_mark: u64,
+    /// Inodes that there will be, of numbers that were given out already.
+    expected: u64,
 }
 
 impl Namespace {
     /// Nothing, not even a root.
     pub(crate) fn empty(limits: Limits) -> Self {
         let first = Ino::ROOT.0 + 1;
-        Self { inodes: HashMap::new(), shares: Shares::default(), limits, next_ino: first, ino_mark: first }
+        Self {
+            inodes: HashMap::new(),
+            shares: Shares::default(),
+            limits,
+            next_ino: first,
+            ino_mark: first,
+            expected: 0,
+        }
     }
 
     /// What holds for all of it.
@@ -59,9 +71,45 @@ impl Namespace {
         &self.limits
     }
 
-    /// How many inodes there are.
+    /// How many inodes there are, with those that are [`expected`](Self::expect).
     pub(crate) fn len(&self) -> usize {
-        self.inodes.len()
+        self.inodes.len() + self.expected as usize
+    }
+
+    /// How many more there may be.
+    pub(crate) fn room(&self) -> u64 {
+        self.limits.max_inodes.saturating_sub(self.len() as u64)
+    }
+
+    /// The next inode number to give out.
+    pub(crate) fn next_ino(&self) -> u64 {
+        self.next_ino
+    }
+
+    /// What the store must be told before numbers up to `end` are given out: `None` if it need not be told.
+    ///
+    /// # Errors
+    /// `NoSpace` if there are no such numbers.
+    pub(crate) fn mark_up_to(&self, end: Option<u64>) -> Result<Option<Change>, MetaError> {
+        let used = || MetaError::NoSpace("all inode numbers were used".into());
+        let end = end.ok_or_else(used)?;
+        if end <= self.ino_mark {
+            return Ok(None);
+        }
+        Ok(Some(Change::InoMark(end.checked_add(INO_BLOCK).ok_or_else(used)?)))
+    }
+
+    /// Gives out `count` numbers, of which the store was told, for inodes that are expected from now on. The first of them.
+    pub(crate) fn expect(&mut self, count: u64) -> u64 {
+        let first = self.next_ino;
+        self.next_ino = first.saturating_add(count);
+        self.expected += count;
+        first
+    }
+
+    /// So many inodes are not expected any more.
+    pub(crate) fn expect_no_more(&mut self, count: u64) {
+        self.expected = self.expected.saturating_sub(count);
     }
 
     /// The inode with this number.
@@ -150,6 +198,25 @@ impl Namespace {
     pub(crate) fn count_places(&mut self, shared: Vec<PageRun>, freed: Vec<PageRun>) -> Vec<PageRun> {
         shared.into_iter().for_each(|run| self.shares.add(run));
         freed.into_iter().flat_map(|run| self.shares.remove(run)).collect()
+    }
+
+    /// These pages are in one place more.
+    pub(crate) fn share(&mut self, run: PageRun) {
+        self.shares.add(run);
+    }
+
+    /// Puts in an inode that was made elsewhere, with all that belongs to it, and that was expected.
+    pub(crate) fn put_made(&mut self, ino: Ino, inode: Box<Inode>) {
+        self.inodes.insert(ino, inode);
+        self.expect_no_more(1);
+    }
+
+    /// Puts a directory in the place of one that is there.
+    pub(crate) fn replace_dir(&mut self, ino: Ino, mut new: Box<Inode>) {
+        if let (Body::Dir(new), Some(old)) = (&mut new.body, self.get(ino).and_then(|old| old.dir())) {
+            new.go_on_after(old);
+        }
+        self.inodes.insert(ino, new);
     }
 
     /// Those of these pages that are in more than one place.

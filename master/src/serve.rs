@@ -1,6 +1,7 @@
 //! Serves requests: reads under the lock, or plans, commits and applies; then gives freed pages back. What
 //! is asked about the cluster goes to [`cluster`](crate::cluster).
 
+mod clone;
 mod listing;
 mod mount;
 
@@ -262,6 +263,7 @@ impl Core {
             MetaRequest::ListXattr { ino } => ops::listxattr(&self.ns.read(), ino),
             MetaRequest::StatFs => ops::statfs(&self.ns.read()),
             MetaRequest::Sync => self.sync(),
+            MetaRequest::CloneTree { from, to, caller } => self.clone_at_once(from, to, caller),
             change => self.change(|edit| plan(edit, change)),
         }
     }
@@ -362,7 +364,6 @@ fn plan(e: &mut Edit, request: MetaRequest) -> Result<MetaReply, MetaError> {
         }
         MetaRequest::Punch { ino, from, to } => ops::punch(e, ino, from, to),
         MetaRequest::Clone { from, to, pages, size, expect } => ops::clone(e, from, to, pages, size, expect),
-        MetaRequest::CloneTree { from, to, caller } => ops::clone_tree(e, from, to, caller),
         MetaRequest::SetXattr { ino, caller, name, value, mode } => {
             ops::setxattr(e, &ops::SetXattr { ino, caller, name, value, mode })
         }
@@ -376,7 +377,8 @@ fn plan(e: &mut Edit, request: MetaRequest) -> Result<MetaReply, MetaError> {
         | MetaRequest::GetXattr { .. }
         | MetaRequest::ListXattr { .. }
         | MetaRequest::StatFs
-        | MetaRequest::Sync => Err(MetaError::Invalid("this request changes nothing".into())),
+        | MetaRequest::Sync
+        | MetaRequest::CloneTree { .. } => Err(MetaError::Invalid("this request is not planned".into())),
     }
 }
 
@@ -384,6 +386,7 @@ fn plan(e: &mut Edit, request: MetaRequest) -> Result<MetaReply, MetaError> {
 fn refused(why: StoreError) -> MetaError {
     match why {
         StoreError::NoSpace { .. } => MetaError::NoSpace(why.to_string()),
+        StoreError::TooLong => MetaError::TooBig,
         _ => MetaError::Io(why.to_string()),
     }
 }

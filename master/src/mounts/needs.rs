@@ -59,36 +59,15 @@ pub(crate) fn of(ns: &Namespace, request: &MetaRequest, holds: impl Fn(Ino) -> b
             add(from.0, Need::Share);
             add(to.0, Need::Replace);
         }
-        MetaRequest::CloneTree { from, to, .. } => {
-            below(ns, *from).into_iter().for_each(|ino| add(ino, Need::Share));
-            add(*to, Need::Replace);
-        }
-        MetaRequest::ReadLink { .. }
+        // What a tree needs is found bit by bit: see `tree`.
+        MetaRequest::CloneTree { .. }
+        | MetaRequest::ReadLink { .. }
         | MetaRequest::ReadDir { .. }
         | MetaRequest::StatFs
         | MetaRequest::Forget { .. }
         | MetaRequest::Sync => {}
     }
     needs
-}
-
-/// `top` and every directory and regular file below it. Directories among them so that nobody makes more files there
-/// while those that are there are waited for.
-fn below(ns: &Namespace, top: Ino) -> Vec<Ino> {
-    let mut found = vec![top];
-    let mut dirs = vec![top];
-    while let Some(dir) = dirs.pop() {
-        let entries = ns.get(dir).and_then(|inode| inode.dir()).into_iter().flat_map(|dir| dir.after(0));
-        for (_, entry) in entries {
-            match ns.get(entry.ino) {
-                Some(inode) if inode.dir().is_some() => dirs.push(entry.ino),
-                Some(inode) if inode.extents().is_some() => {}
-                _ => continue,
-            }
-            found.push(entry.ino);
-        }
-    }
-    found
 }
 
 /// A new access time need not be known to others at once.

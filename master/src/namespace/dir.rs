@@ -70,6 +70,11 @@ impl Dir {
         self.next
     }
 
+    /// Takes the place of `other`: no cookie that had an entry there is given out here.
+    pub(crate) fn go_on_after(&mut self, other: &Self) {
+        self.next = self.next.max(other.next);
+    }
+
     /// The entry of this name: its cookie and inode.
     pub(crate) fn find(&self, name: &[u8]) -> Option<(u64, Ino)> {
         let hash = self.hasher.hash_one(name);

@@ -3,16 +3,13 @@
 //! Attributes that the plan changes are kept beside the namespace, so that an operation sees its own
 //! changes (a rename within one directory changes that directory once). At the end they become changes.
 
-use super::Namespace;
 use super::extents::MapPlan;
 use super::inode::{EMPTY_DIR_SIZE, Inode, blocks};
 use super::xattr;
+use super::{INO_BLOCK, Namespace};
 use crate::change::{Change, Meta};
 use pool::addr::PageRun;
-use pool::proto::meta::{Attr, Extent, Ino, Kind, LINK_MAX, MetaError, Time};
-
-/// Inode numbers are reserved in the store so many at a time.
-const INO_BLOCK: u64 = 1024;
+use pool::proto::meta::{Attr, Ino, Kind, LINK_MAX, MetaError, Time};
 
 /// What an operation wants to happen.
 #[derive(Debug, Default)]
@@ -206,12 +203,6 @@ impl<'n> Edit<'n> {
         self.plan.freed.extend(map.freed);
         self.plan.shared.extend(map.shared);
         Ok(())
-    }
-
-    /// Gives a file that this plan makes pages that are in another.
-    pub(crate) fn share(&mut self, ino: Ino, extent: Extent) {
-        self.plan.changes.push(Change::PutExtent(ino, extent));
-        self.plan.shared.push(extent.run);
     }
 
     /// The capabilities of a program go when it is changed.

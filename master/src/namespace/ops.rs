@@ -1,4 +1,5 @@
-//! The operations, one a file: those that read take the namespace, those that change it an [`Edit`].
+//! The operations, one a file: those that read take the namespace, those that change it an [`Edit`]. Cloning a tree, which
+//! takes longer than the others, is a [`TreeCopy`].
 //!
 //! An operation that fails may leave its edit half planned; the edit is then thrown away.
 
@@ -25,7 +26,7 @@ mod statfs;
 mod unlink;
 
 pub(crate) use clone::clone;
-pub(crate) use clone_tree::clone_tree;
+pub(crate) use clone_tree::{Made, TreeCopy, may_copy};
 pub(crate) use commit::{Commit, commit};
 pub(crate) use forget::forget;
 pub(crate) use getattr::getattr;

@@ -126,6 +126,17 @@ impl Shares {
     }
 }
 
+/// Makes few runs of many, which say the same about how often each page is in them. Pages of files that were written one
+/// after the other mostly follow each other.
+pub(crate) fn join_runs(runs: &mut Vec<PageRun>) {
+    runs.sort_unstable_by_key(|run| run.first.raw());
+    runs.dedup_by(|next, last| {
+        let count = last.count.checked_add(next.count).filter(|_| last.end() == next.first.raw());
+        let both = count.and_then(|count| PageRun::new(last.first, count));
+        both.map(|both| *last = both).is_some()
+    });
+}
+
 /// The run of these ids; `None` if there are none.
 fn run_of(ids: Range<u64>) -> Option<PageRun> {
     PageRun::new(PageId::new(ids.start)?, ids.end.checked_sub(ids.start)?.try_into().ok()?)
@@ -167,6 +178,10 @@ mod tests {
                 }
             }
             prop_assert_eq!(&shares, &Shares::of(places.iter().copied()));
+            let mut few = places.clone();
+            join_runs(&mut few);
+            prop_assert!(few.len() <= places.len());
+            prop_assert_eq!(&shares, &Shares::of(few.iter().copied()));
             let shared: Vec<u64> = counts.iter().filter(|(_, n)| **n > 1).map(|(id, _)| *id).collect();
             prop_assert_eq!(ids(shares.among(run(1, IDS as u32 + 8))), shared);
             let mut rest = places;

@@ -7,12 +7,16 @@
 //! is granted anything on one that an older request waits to change. So requests wait for acknowledgements and for
 //! older requests, and acknowledgements for no request at all: nobody waits in a circle.
 //!
+//! Only a clone of a tree is carried out without that lock, since it takes a while ([`clone`](super::clone)). While it is,
+//! it waits for nobody, and all that need something of the tree wait for it.
+//!
 //! Lock order: `mounts`, then the namespace, then the store. Answers and pages that were freed are handed over when
 //! the lock of `mounts` has been left.
 
 use super::{Core, plan};
 use crate::locks::{self, Owner};
 use crate::mounts::leases::{Mode, Need};
+use crate::mounts::tree::Tree;
 use crate::mounts::{LockWait, Mounts, Parked, needs};
 use crate::namespace::ops;
 use pool::addr::PageRun;
@@ -38,9 +42,11 @@ type Outcome = Result<MountReply, MountError>;
 
 /// What is to be done when the lock has been left.
 #[derive(Default)]
-struct Effects {
-    answers: Vec<(Answer, Outcome)>,
-    freed: Vec<PageRun>,
+pub(super) struct Effects {
+    pub answers: Vec<(Answer, Outcome)>,
+    pub freed: Vec<PageRun>,
+    /// Clones of trees that can go on.
+    pub clones: Vec<u64>,
 }
 
 /// What an attempt at an operation comes to.
@@ -68,15 +74,9 @@ impl Core {
                     let listed = core.list(m, session, ino, request);
                     fx.answers.push((answer, listed));
                 }),
-                // It takes a while.
-                request @ MetaRequest::CloneTree { .. } => {
-                    let core = Arc::clone(self);
-                    self.workers.run(move || {
-                        core.enter(|core, m, fx| {
-                            core.operate(m, session, MountRequest::Do { session, request }, answer, fx);
-                        });
-                    });
-                }
+                MetaRequest::CloneTree { from, to, caller } => self.enter(|core, m, fx| {
+                    core.begin_clone(m, session, Tree::new(from, to, caller), answer, fx);
+                }),
                 request => self.enter(|core, m, fx| {
                     core.operate(m, session, MountRequest::Do { session, request }, answer, fx);
                 }),
@@ -148,7 +148,7 @@ impl Core {
     }
 
     /// Does something to the mounts, then what has become possible, and what follows outside of the lock.
-    fn enter(self: &Arc<Self>, act: impl FnOnce(&Self, &mut Mounts, &mut Effects)) {
+    pub(super) fn enter(self: &Arc<Self>, act: impl FnOnce(&Self, &mut Mounts, &mut Effects)) {
         let Some(mounts) = &self.mounts else { return };
         let mut fx = Effects::default();
         let mut m = mounts.lock();
@@ -157,6 +157,10 @@ impl Core {
         drop(m);
         for (answer, outcome) in fx.answers {
             answer(Reply::Mount(outcome));
+        }
+        for id in fx.clones {
+            let core = Arc::clone(self);
+            self.workers.run(move || core.go_on_cloning(id));
         }
         if !fx.freed.is_empty() {
             let core = Arc::clone(self);
@@ -167,6 +171,12 @@ impl Core {
     /// Goes on with what waits no longer.
     fn go_on(&self, m: &mut Mounts, fx: &mut Effects) {
         while let Some(at) = m.parked.iter().position(|parked| parked.waits.is_empty()) {
+            let parked = &mut m.parked[at];
+            if parked.tree.is_some() {
+                parked.waits.insert((0, parked.id));
+                fx.clones.push(parked.id);
+                continue;
+            }
             let parked = m.parked.remove(at);
             self.try_parked(m, parked, fx);
         }
@@ -191,14 +201,11 @@ impl Core {
         match self.attempt(m, &mut parked, fx) {
             Attempt::Done(outcome) => {
                 fx.answers.push((parked.answer, outcome));
-                m.parked.iter_mut().for_each(|other| {
-                    other.waits.remove(&(0, parked.id));
-                });
+                m.is_done(parked.id);
             }
             Attempt::Wait(waits) => {
                 parked.waits = waits;
-                let at = m.parked.partition_point(|other| other.id < parked.id);
-                m.parked.insert(at, parked);
+                m.park(parked);
             }
         }
     }
@@ -228,6 +235,7 @@ impl Core {
         if !waits.is_empty() {
             return Attempt::Wait(waits);
         }
+        m.disturbed(parked.id, &parked.changes);
         let result = match request.clone() {
             change if is_change(&change) => {
                 self.plan_and_apply(|edit| plan(edit, change)).map(|(reply, freed)| {
@@ -280,8 +288,8 @@ impl Core {
         parked.changes = changes.map(|(ino, _)| *ino).collect();
         for (ino, need) in &needs.inodes {
             // What an older request is about to change is not granted to anybody.
-            let older = m.parked.iter().take_while(|other| other.id < parked.id);
-            waits.extend(older.filter(|other| other.changes.contains(ino)).map(|other| (0, other.id)));
+            let before = m.parked.iter().filter(|other| other.goes_before(parked.id, *ino));
+            waits.extend(before.map(|other| (0, other.id)));
             waits.extend(m.sessions.outstanding(session, *ino).into_iter().map(|seq| (session, seq)));
             for (other, what) in m.leases.conflicts(*ino, session, need) {
                 if let Revoked::Entry(name) = &what
@@ -345,11 +353,11 @@ impl Core {
         let free = m.remove_session(session);
         self.forget(free, fx);
         for at in (0..m.parked.len()).rev() {
-            if m.parked[at].session == session {
+            // A clone that is carried out comes to its end.
+            let other = &m.parked[at];
+            if other.session == session && !other.is_carried_out() {
                 let parked = m.parked.remove(at);
-                m.parked.iter_mut().for_each(|other| {
-                    other.waits.remove(&(0, parked.id));
-                });
+                m.is_done(parked.id);
                 fx.answers.push((parked.answer, Err(MountError::Expired)));
             }
         }
