@@ -5,6 +5,9 @@
 //!
 //! `mdbench read DIR FILES`: opens, reads and closes each of those once, and prints microseconds of one.
 //!
+//! `mdbench worst DIR FILES`: looks at one of those after the other, about a thousand a second, until its standard input
+//! ends, and prints how many milliseconds the longest look took, the median, and how many there were.
+//!
 //! Knows nothing of rchfs: it measures whatever file system DIR is on.
 
 use std::error::Error;
@@ -13,6 +16,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What is done to each of a thread's files. In this order each finds what it needs.
@@ -50,6 +54,9 @@ const OPS: [(Op, &str); 11] = [
 /// Listings of a directory that count as one measurement: one is over too quickly.
 const LISTINGS: usize = 5;
 
+/// Between two looks that are to show how long one may take.
+const PACE: Duration = Duration::from_millis(1);
+
 /// Beginning, end and number of operations of one thread's share.
 type Share = (Instant, Instant, usize);
 
@@ -69,11 +76,13 @@ fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
     match *words {
         ["fill", dir, files, bytes] => Ok(fill(Path::new(dir), files.parse()?, bytes.parse()?)?),
         ["read", dir, files] => Ok(read(Path::new(dir), files.parse()?)?),
+        ["worst", dir, files] => Ok(worst(Path::new(dir), files.parse()?)?),
         [dir] => bench(Path::new(dir), 1, 10_000),
         [dir, threads] => bench(Path::new(dir), threads.parse()?, 10_000),
         [dir, threads, files] => bench(Path::new(dir), threads.parse()?, files.parse()?),
         _ => Err(
-            "usage: mdbench DIR [THREADS] [FILES] | mdbench fill DIR FILES BYTES | mdbench read DIR FILES"
+            "usage: mdbench DIR [THREADS] [FILES] | mdbench fill DIR FILES BYTES | mdbench read DIR FILES \
+             | mdbench worst DIR FILES"
                 .into(),
         ),
     }
@@ -92,6 +101,32 @@ fn read(dir: &Path, files: usize) -> io::Result<()> {
         File::open(dir.join(format!("f{i}")))?.read_to_end(&mut data)?;
     }
     println!("{:.3}", start.elapsed().as_secs_f64() * 1e6 / files as f64);
+    Ok(())
+}
+
+fn worst(dir: &Path, files: usize) -> io::Result<()> {
+    let over = AtomicBool::new(false);
+    let mut looks = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // However it ends, it is over.
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            over.store(true, Ordering::Release);
+        });
+        let mut looks = Vec::with_capacity(files);
+        for i in 0..files {
+            if over.load(Ordering::Acquire) {
+                return Ok(looks);
+            }
+            let start = Instant::now();
+            fs::metadata(dir.join(format!("f{i}")))?;
+            looks.push(start.elapsed());
+            std::thread::sleep(PACE);
+        }
+        Err(io::Error::other(format!("{files} files were not enough")))
+    })?;
+    looks.sort_unstable();
+    let ms = |look: Option<&Duration>| look.map_or(0.0, |look| look.as_secs_f64() * 1e3);
+    println!("{:.3} {:.3} {}", ms(looks.last()), ms(looks.get(looks.len() / 2)), looks.len());
     Ok(())
 }
 

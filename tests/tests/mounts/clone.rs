@@ -5,7 +5,7 @@ use e2e::binary::rcmp;
 use e2e::map::Map;
 use e2e::rustix::fs::{FallocateFlags, copy_file_range, fallocate};
 use e2e::rustix::process::{Pid, Signal, kill_process};
-use e2e::{pattern, tree};
+use e2e::{Rng, pattern, tree};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -359,5 +359,110 @@ fn a_mount_that_was_stopped_does_not_write_into_clones_that_were_made_meanwhile(
         is(&m.at(1, "clone"), &[1; 100_000]);
         is(&m.at(1, "source"), &[2; 100_000]);
         is(&m.at(0, "clone"), &[1; 100_000]);
+    });
+}
+
+#[test]
+fn a_tree_that_others_change_meanwhile_is_cloned_as_it_was_at_one_moment() {
+    on_mounts(&["", "", ""], |m| {
+        for dir in ["first", "ballast", "second"] {
+            fs::create_dir_all(m.at(1, "tree").join(dir)).unwrap();
+        }
+        for number in 0..1500 {
+            File::create(m.at(number % 3, &format!("tree/ballast/{number}"))).unwrap();
+        }
+        let over = AtomicBool::new(false);
+        scope(|scope| {
+            for number in [1, 2] {
+                let (m, over) = (&*m, &over);
+                scope.spawn(move || {
+                    let mut round = 0;
+                    while !over.load(Ordering::Acquire) {
+                        // One after the other, in a directory each.
+                        for dir in ["first", "second"] {
+                            File::create(m.at(number, &format!("tree/{dir}/{number}.{round}"))).unwrap();
+                        }
+                        round += 1;
+                    }
+                });
+            }
+            let _over = Over(&over);
+            let made = |number: usize, path: &str| {
+                let mark = format!("{number}.");
+                let names = fs::read_dir(m.at(2, path)).unwrap().map(|entry| entry.unwrap().file_name());
+                names.filter(|name| name.to_str().unwrap().starts_with(&mark)).count()
+            };
+            for round in 0..8 {
+                let name = format!("clone{round}");
+                clone(&m.at(round % 2, "tree"), &m.at(round % 2, &name));
+                assert_eq!(fs::read_dir(m.at(2, &format!("{name}/ballast"))).unwrap().count(), 1500);
+                for number in [1, 2] {
+                    let (first, second) =
+                        (made(number, &format!("{name}/first")), made(number, &format!("{name}/second")));
+                    assert!(
+                        first == second || first == second + 1,
+                        "{name} has {first} of one and {second} of the other"
+                    );
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn a_master_that_is_killed_while_it_clones_a_tree_leaves_all_of_the_clone_or_nothing() {
+    on_mounts(&["", ""], |m| {
+        let empty = settled(m, 0);
+        for number in 0..1200 {
+            let dir = m.at(number % 2, &format!("tree/{}", number % 7));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join(number.to_string()), number.to_string()).unwrap();
+        }
+        let tree = tree::read(&m.at(0, "tree"));
+        let mut rng = Rng::new(Rng::seed_from_env("RCHFS_CRASH_SEED"));
+        // While the master is away and comes back, what is asked may fail.
+        let answered = |what: &mut dyn FnMut() -> std::io::Result<()>| {
+            let end = Instant::now() + Duration::from_secs(30);
+            while let Err(error) = what() {
+                assert!(Instant::now() < end, "still: {error}");
+                sleep(Duration::from_millis(50));
+            }
+        };
+        let (mut whole, mut none) = (0, 0);
+        for _ in 0..6 {
+            let (from, to) = (m.at(0, "tree"), m.at(0, "clone"));
+            let mut rcmp = Command::new(rcmp()).arg("clone").arg(from).arg(&to).spawn().expect("rcmp runs");
+            sleep(Duration::from_millis(rng.below(120)));
+            m.cluster().restart_master();
+            rcmp.wait().expect("rcmp ends");
+            let mut there = false;
+            let seen = m.at(1, "clone");
+            answered(&mut || {
+                fs::metadata(m.at(1, "tree"))?;
+                there = match fs::read_dir(&seen) {
+                    Ok(mut entries) => entries.next().transpose()?.is_some(),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+                    Err(error) => return Err(error),
+                };
+                Ok(())
+            });
+            if there {
+                assert_eq!(tree::first_difference(&tree::read(&seen), &tree), None);
+                // Its pages are still the tree's.
+                let changed = open(&seen.join("3/10"));
+                answered(&mut || changed.write_all_at(b"changed", 0));
+                whole += 1;
+            } else {
+                none += 1;
+            }
+            answered(&mut || match fs::remove_dir_all(&seen) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            });
+            assert_eq!(tree::first_difference(&tree::read(&m.at(0, "tree")), &tree), None);
+        }
+        println!("{whole} clones were there, {none} were not");
+        answered(&mut || fs::remove_dir_all(m.at(1, "tree")));
+        uses(m, 0, empty);
     });
 }
