@@ -20,6 +20,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tree::Tree;
 
+/// Inodes, of which there may be very many.
+pub(crate) type Inodes = hashbrown::HashSet<Ino>;
+
 /// A request that waits for acknowledgements, or for older requests.
 pub(crate) struct Parked {
     /// Older ones have lower numbers.
@@ -33,7 +36,7 @@ pub(crate) struct Parked {
     /// directory before this request is done, they stay given up.
     pub given_up: HashSet<(u64, Ino, Vec<u8>)>,
     /// What it will change.
-    pub changes: HashSet<Ino>,
+    pub changes: Inodes,
     /// If it clones a tree: how far that has come.
     pub tree: Option<Tree>,
 }
@@ -41,7 +44,8 @@ pub(crate) struct Parked {
 impl Parked {
     /// A request that has just come.
     pub(crate) fn new(id: u64, session: u64, request: MountRequest, answer: Answer) -> Self {
-        let (waits, given_up, changes) = Default::default();
+        let (waits, given_up) = Default::default();
+        let changes = Inodes::default();
         Self { id, session, request, answer, waits, given_up, changes, tree: None }
     }
 

@@ -3,7 +3,8 @@
 //! Invariants (checked in full by [`check`]): every entry names an inode; every inode with links is
 //! reached from the root; `nlink` counts the names of a file, and two and the subdirectories of a
 //! directory; the parent of a directory is the directory that has an entry for it; inode numbers are
-//! below `next_ino`, which never decreases; [`shares`] counts the pages that are in more than one place.
+//! below `next_ino`, which never decreases; [`shares`] counts the pages that are in more than one place. While a tree is
+//! cloned bit by bit, nothing leads to its copy yet, and pages that are still to get into it are counted already.
 //!
 //! Nothing here knows of locks, stores, messages or what the time is.
 

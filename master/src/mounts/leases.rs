@@ -2,9 +2,9 @@
 //!
 //! Invariant: if a session holds an inode exclusively, no other holds it but in mode [`Mode::Used`].
 
+use hashbrown::HashMap;
 use pool::proto::meta::Ino;
 use pool::proto::mount::{Revoked, Seq};
-use std::collections::HashMap;
 
 /// What a session has of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,11 +12,10 @@
 //! A thread that is at work on a clone is among what it waits for, as the request's own number.
 
 use super::leases::{Mode, Need};
-use super::{Mounts, Parked};
+use super::{Inodes, Mounts, Parked};
 use crate::namespace::{Namespace, ops};
 use pool::proto::meta::{Caller, Ino};
 use pool::proto::mount::Seq;
-use std::collections::HashSet;
 use std::time::Duration;
 
 /// A tree to be cloned.
@@ -115,10 +114,10 @@ impl Mounts {
     }
 
     /// The request `id` is about to change these inodes: trees that they are in are newer, and look at them again.
-    pub(crate) fn disturbed(&mut self, id: u64, inos: &HashSet<Ino>) {
+    pub(crate) fn disturbed(&mut self, id: u64, inos: &Inodes) {
         for other in self.parked.iter_mut().filter(|other| other.id > id) {
             if let Some(tree) = &mut other.tree {
-                tree.again.extend(inos.iter().filter(|ino| other.changes.contains(ino)));
+                tree.again.extend(inos.iter().filter(|ino| other.changes.contains(*ino)));
             }
         }
     }
@@ -151,6 +150,7 @@ mod tests {
     use pool::addr::PageSize;
     use pool::proto::meta::{Kind, MetaRequest, Time};
     use pool::proto::mount::{MountRequest, Revoked};
+    use std::collections::HashSet;
 
     const ROOT: Caller = Caller { uid: 0, gid: 0 };
     const TOP: Ino = Ino(10);
@@ -260,7 +260,7 @@ mod tests {
         let older = request(&mut m, 2);
         let id = parked(&mut m);
         assert_eq!(m.freeze(&ns, id, 3, NOW), Frozen::More);
-        m.disturbed(older.id, &HashSet::from([Ino(20), Ino(99)]));
+        m.disturbed(older.id, &Inodes::from([Ino(20), Ino(99)]));
         put(&mut ns, Ino(20), Ino(30), Kind::File);
         m.leases.grant(Ino(30), 2, Mode::Exclusive, 1);
         // First all that was known to be left.
