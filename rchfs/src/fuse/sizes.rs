@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_micros(50);
 /// What a thread is out for.
 #[derive(Clone, Debug)]
 struct Errand {
-    attr: Attr,
+    attr: Option<Attr>,
     /// Where the inode is found, and how long it was believed to be when it was decided to correct that.
     believed: Option<(CString, u64)>,
 }
@@ -76,7 +76,7 @@ impl Sizes {
     /// What to answer when this thread asks for attributes of the inode, if it is one of those made here.
     pub fn of(&self, thread: u32, ino: Ino) -> Option<Attr> {
         let attr = self.out.lock().get(&thread)?.attr;
-        if ino == TOP { *self.top.lock() } else { Some(attr).filter(|attr| attr.ino == ino) }
+        if ino == TOP { *self.top.lock() } else { attr.filter(|attr| attr.ino == ino) }
     }
 
     /// These are the attributes that the kernel is told of an inode: the top directory may be on the way to another.
@@ -92,14 +92,15 @@ impl Sizes {
     /// # Errors
     /// `EAGAIN`
     pub fn taken_over(&self, thread: u32, ino: Ino, size: bool) -> Option<Result<Attr, i32>> {
-        let errand = self.out.lock().get(&thread).filter(|errand| errand.attr.ino == ino)?.clone();
+        let errand = self.out.lock().get(&thread)?.clone();
+        let attr = errand.attr.filter(|attr| attr.ino == ino)?;
         let same = match &errand.believed {
             Some((path, believed)) if size => {
                 by_handle::believed_size(path).is_ok_and(|now| now == *believed)
             }
             _ => !size,
         };
-        Some(if same { Ok(errand.attr) } else { Err(libc::EAGAIN) })
+        Some(if same { Ok(attr) } else { Err(libc::EAGAIN) })
     }
 
     /// The kernel asks before it goes by the length of the file again, of which it was told this last.
@@ -113,7 +114,7 @@ impl Sizes {
         let (sender, receiver) = channel();
         let sizes = self.clone();
         self.workers.run(move || {
-            let found = sizes.open(ino).and_then(|inode| inode.believed());
+            let found = sizes.out_to(ino, None, |_, inode| inode.believed());
             if sender.send(found).is_err() {
                 log::debug!("inode {}: nobody waits for its length any more", ino.0);
             }
@@ -196,12 +197,23 @@ impl Sizes {
     ) {
         let (sizes, attr) = (self.clone(), *attr);
         self.workers.run(move || {
-            let thread = by_handle::thread_id();
-            sizes.out.lock().insert(thread, Errand { attr, believed: None });
-            let done = sizes.open(attr.ino).and_then(|inode| what(&sizes, &inode));
-            sizes.out.lock().remove(&thread);
+            let done = sizes.out_to(attr.ino, Some(attr), what);
             then(attr.ino, done);
         });
+    }
+
+    /// Goes out to the inode.
+    fn out_to<T>(
+        &self,
+        ino: Ino,
+        attr: Option<Attr>,
+        what: impl FnOnce(&Self, &Inode) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let thread = by_handle::thread_id();
+        self.out.lock().insert(thread, Errand { attr, believed: None });
+        let done = self.open(ino).and_then(|inode| what(self, &inode));
+        self.out.lock().remove(&thread);
+        done
     }
 
     /// Changes what this thread is out for.
