@@ -216,8 +216,10 @@ mod tests {
         PageRun::new(PageId::new(first).unwrap(), count).unwrap()
     }
 
-    fn left(takers: &Takers) -> Vec<(ClientName, Vec<Range<u64>>)> {
-        takers.take_left().iter().map(|left| (left.client, left.ids.iter().collect())).collect()
+    /// Who has left what, from which id to which.
+    fn left(takers: &Takers) -> Vec<(ClientName, Vec<(u64, u64)>)> {
+        let ids = |left: &Left| left.ids.iter().map(|ids| (ids.start, ids.end)).collect();
+        takers.take_left().iter().map(|left| (left.client, ids(left))).collect()
     }
 
     #[test]
@@ -227,7 +229,7 @@ mod tests {
         takers.note(OTHER, &[run(20, 5)]);
         takers.freed(&[run(12, 3), run(100, 7)]);
         assert!(takers.died(ONE));
-        assert_eq!(left(&takers), [(ONE, vec![10..12, 15..20, 40..42])]);
+        assert_eq!(left(&takers), [(ONE, vec![(10, 12), (15, 20), (40, 42)])]);
         assert!(!takers.died(ONE), "it has left nothing more");
         takers.freed(&[run(20, 5)]);
         assert!(!takers.died(OTHER), "it had nothing any more");
@@ -240,7 +242,7 @@ mod tests {
         takers.died(ONE);
         takers.note(ONE, &[run(11, 1)]);
         takers.died(ONE);
-        assert_eq!(left(&takers), [(ONE, vec![10..11]), (ONE, vec![11..12])]);
+        assert_eq!(left(&takers), [(ONE, vec![(10, 11)]), (ONE, vec![(11, 12)])]);
     }
 
     #[test]
@@ -250,7 +252,7 @@ mod tests {
         takers.note(me, &[run(1, 1)]);
         takers.note(nobody, &[run(2, 1)]);
         takers.look_for_dead();
-        assert_eq!(left(&takers), [(nobody, vec![2..3])]);
+        assert_eq!(left(&takers), [(nobody, vec![(2, 3)])]);
     }
 
     #[test]
@@ -264,6 +266,6 @@ mod tests {
         takers.looked_through(client, looked, &[run(14, 1)]);
         assert!(takers.long().is_empty());
         takers.died(ONE);
-        assert_eq!(left(&takers), [(ONE, vec![5..6, 14..15])]);
+        assert_eq!(left(&takers), [(ONE, vec![(5, 6), (14, 15)])]);
     }
 }

@@ -38,7 +38,7 @@ pub struct Ranges(BTreeMap<u64, Rest>);
 
 impl Ranges {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 

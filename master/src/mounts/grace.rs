@@ -62,7 +62,13 @@ impl Grace {
 
     /// The sessions of this client, for which it is no use to wait any more.
     pub(crate) fn died(&mut self, client: (RackId, ClientName)) -> Vec<u64> {
-        self.awaited.extract_if(.., |_, of| *of == client).map(|(session, _)| session).collect()
+        let mut died = Vec::new();
+        self.awaited.retain(|session, of| {
+            let stays = *of != client;
+            died.extend((!stays).then_some(*session));
+            stays
+        });
+        died
     }
 
     /// Somebody asks for a lock.
