@@ -45,6 +45,8 @@ pub(crate) struct Made {
     to: Ino,
     /// The number of the second of them; the others follow.
     first: u64,
+    // As the namespace has them: putting one in moves and allocates nothing.
+    #[allow(clippy::vec_box)]
     inodes: Vec<Box<Inode>>,
     /// Pages that get into one more file.
     shared: Vec<PageRun>,
