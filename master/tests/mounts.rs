@@ -14,7 +14,7 @@ use master::clock::Clock;
 use master::store::{Store, StoreError};
 use parking_lot::{Condvar, Mutex};
 use pool::addr::RackId;
-use pool::proto::cluster::ClientName;
+use pool::proto::cluster::{ClientName, ClusterReply, ClusterRequest};
 use pool::proto::meta::*;
 use pool::proto::mount::*;
 use pool::proto::{Reply, Request};
@@ -137,6 +137,16 @@ fn call(master: &Master, request: MountRequest) -> Result<MountReply, MountError
     }
 }
 
+/// The client whose mounts there are.
+const CLIENT: (RackId, ClientName) = (RackId(0), ClientName::Mapped(1));
+
+/// Its mounts of before the start are not waited for.
+fn died(master: &Master) {
+    let (rack, client) = CLIENT;
+    let reply = master.handle(Request::Cluster(ClusterRequest::Died { rack, client }));
+    assert_eq!(reply, Reply::Cluster(Ok(ClusterReply::Done)));
+}
+
 /// A mount that gives up at once whatever it is asked to, and keeps the files that it may only read.
 struct Mount {
     master: Arc<Master>,
@@ -146,9 +156,8 @@ struct Mount {
 
 impl Mount {
     fn new(master: &Arc<Master>) -> Self {
-        let client = (RackId(0), ClientName::Mapped(1));
         let Ok(MountReply::Opened { session }) =
-            call(master, MountRequest::Open { by: "test".into(), client })
+            call(master, MountRequest::Open { by: "test".into(), client: CLIENT })
         else {
             panic!("no session");
         };

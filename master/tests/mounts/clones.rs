@@ -2,7 +2,7 @@
 
 use crate::fixture::*;
 use crate::stores::MemStore;
-use crate::{Gate, Mount, master};
+use crate::{Gate, Mount, died, master};
 use pool::proto::meta::*;
 use pool::proto::mount::*;
 use std::sync::Arc;
@@ -124,6 +124,7 @@ fn a_master_that_dies_in_the_middle_has_nothing_or_all_of_a_clone_and_counts_its
     for (records, whole) in [(before, false), (store.inner.clone(), true)] {
         let master = master(records, MANY);
         assert_eq!(master.check(), Vec::<String>::new());
+        died(&master);
         let c = Mount::new(&master);
         if whole {
             is_whole(&c, (from, to));
