@@ -80,7 +80,8 @@ vm_run() {
     local out=$1 script=$2 code
     shift 2
     {
-        printf 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
+        # /tmp is the host's, which this very tree may lie in.
+        printf 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp'
         [ $# -eq 0 ] || printf ' %q' "$@"
         printf '\n'
         printf 'bash %q; echo $? > /out/code; sync; busybox poweroff -f\n' "$script"

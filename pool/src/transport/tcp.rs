@@ -39,6 +39,8 @@ mod server;
 pub use server::Server;
 
 use super::{Done, Handler, Transport, TransportError};
+use crate::proto::meta::MetaRequest;
+use crate::proto::mount::MountRequest;
 use crate::proto::{NodeId, Reply, Request};
 use conn::Waiting;
 use frame::Hello;
@@ -218,8 +220,21 @@ impl Shared {
     /// Sends `request`; `done` is called in any case, and once.
     fn start(self: &Arc<Self>, to: NodeId, request: &Request, done: Done<Reply>) {
         match self.outgoing(to, request) {
-            Ok(outgoing) => self.send(outgoing, is_bulk(request), Instant::now() + self.deadline, done),
+            Ok(outgoing) => {
+                self.send(outgoing, is_bulk(request), Instant::now() + self.limit(request), done);
+            }
             Err(error) => done(Err(error)),
+        }
+    }
+
+    /// How long the reply may take.
+    fn limit(&self, request: &Request) -> Duration {
+        let clones = |request: &MetaRequest| matches!(request, MetaRequest::CloneTree { .. });
+        match request {
+            Request::Meta(request) | Request::Mount(MountRequest::Do { request, .. }) if clones(request) => {
+                TREE
+            }
+            _ => self.deadline,
         }
     }
 
@@ -275,6 +290,9 @@ struct Outgoing {
     id: u64,
     frame: Vec<u8>,
 }
+
+/// How long it may take to clone a tree, which may have any number of files.
+const TREE: Duration = Duration::from_secs(600);
 
 /// Bytes of a message that others should not have to wait behind.
 const LONG: usize = 20 << 10;
@@ -348,12 +366,12 @@ impl Slot {
 
 impl Transport for Tcp {
     fn call(&self, to: NodeId, request: Request) -> Result<Reply, TransportError> {
-        self.shared.call(to, &request, self.shared.deadline)
+        self.shared.call(to, &request, self.shared.limit(&request))
     }
 
     fn call_all(&self, to: NodeId, requests: Vec<Request>) -> Vec<Result<Reply, TransportError>> {
         if let [request] = &requests[..] {
-            return vec![self.shared.call(to, request, self.shared.deadline)];
+            return vec![self.shared.call(to, request, self.shared.limit(request))];
         }
         let begin = |request| {
             let (slot, done) = Slot::new();
