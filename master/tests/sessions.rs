@@ -383,3 +383,18 @@ fn leases_from_before_a_restart_hold_until_all_are_back_or_they_have_run_out() {
     c.pass(LEASE / 2);
     assert!(answered(asked), "they have run out");
 }
+
+#[test]
+fn a_master_that_ends_while_leases_from_before_hold_refuses_what_waits_and_what_comes() {
+    let mut c = Cluster::new();
+    let one = c.mount(ONE);
+    let ino = c.file(one, "a");
+    c.restart();
+    let session = c.mount(OTHER);
+    let look = || c.start(MountRequest::Do { session, request: MetaRequest::GetAttr { ino } });
+    let waits = look();
+    assert!(waits.try_recv().is_err());
+    c.master.shutdown().unwrap();
+    assert_eq!(waits.recv_timeout(LONG).expect("it is answered"), Err(MountError::Ending));
+    assert_eq!(look().recv_timeout(LONG).expect("it is answered"), Err(MountError::Ending));
+}

@@ -20,14 +20,6 @@ RAW=$RESULTS/$STAMP.tsv
 : >"$RAW"
 RCMP=$TARGET/release/rcmp
 MDBENCH=$TARGET/release/examples/mdbench
-SHARED_UP=
-ended() {
-    # The cluster last: a mount says goodbye to its master.
-    finish_mounts
-    [ -z "$SHARED_UP" ] || cluster shared-pool down || true
-    rm -rf --one-file-system "$WORK"
-}
-trap ended EXIT
 
 note() { printf '%s\t%s\n' "$@" | tee -a "$RAW"; }
 # timed NAME COMMAND...: how long the command takes, in seconds.
@@ -100,7 +92,6 @@ cluster_round() {
 
 in_cluster() {
     mkdir "$WORK/shared" "$WORK/other" "$WORK/maker"
-    SHARED_UP=1
     SIZE=2G PAGE_SIZE=16K cluster shared-pool up 2
     MASTER=$(master_of shared-pool)
     "$MOUNT_RCHFS" "$MASTER" "$WORK/shared" -o rack=0

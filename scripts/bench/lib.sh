@@ -20,7 +20,10 @@ enable_uring() {
 }
 
 finish() {
+    local name
+    # The clusters last: a mount says goodbye to its master.
     finish_mounts
+    for name in $CLUSTERS_UP; do (cluster "$name" down) || true; done
     rm -rf --one-file-system "$WORK"
 }
 finish_mounts() {
@@ -82,7 +85,9 @@ medians() {
 }
 
 # cluster NAME up|down [RACKS]: a cluster of the release build in $WORK/NAME; further settings from the environment.
+CLUSTERS_UP=
 cluster() {
+    [ "$2" != up ] || CLUSTERS_UP="$1 $CLUSTERS_UP"
     RCHFS_CLUSTER_DIR=$WORK/$1 RCHFS_BIN_DIR=$TARGET/release SIZE=${SIZE:-1G} LISTEN=127.0.0.1:0 \
         "$ROOT/scripts/cluster.sh" "${@:2}" >"$WORK/said" 2>&1 || { cat "$WORK/said" >&2; die "cluster $1: $2 failed"; }
 }

@@ -31,18 +31,9 @@ results mounts
 RAW=$RESULTS/$STAMP.tsv
 : >"$RAW"
 MDBENCH=$TARGET/release/examples/mdbench
-SHARED_UP=
-ended() {
-    # The cluster last: a mount says goodbye to its master.
-    finish_mounts
-    [ -z "$SHARED_UP" ] || cluster shared-pool down || true
-    rm -rf --one-file-system "$WORK"
-}
-trap ended EXIT
 enable_uring || say "this kernel has no FUSE over io_uring" >&2
 
 mkdir "$WORK/embedded" "$WORK/shared" "$WORK/other" "$WORK/far" "$WORK/writeback"
-SHARED_UP=1
 SIZE=3G PAGE_SIZE=16K cluster shared-pool up 2
 MASTER=$(master_of shared-pool)
 MASTER_PID=$(cut -d' ' -f1 "$WORK/shared-pool/master.pid")

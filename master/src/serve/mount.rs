@@ -97,7 +97,9 @@ impl Core {
 
     fn serve_in(&self, m: &mut Mounts, request: MountRequest, answer: Answer, fx: &mut Effects) {
         match request {
-            request @ (MountRequest::Take { .. } | MountRequest::Do { .. }) if m.grace.leases_hold() => {
+            request @ (MountRequest::Take { .. } | MountRequest::Do { .. })
+                if m.grace.leases_hold() && !m.closed =>
+            {
                 m.grace.hold_up(request, answer);
             }
             MountRequest::Open { by, client } => {

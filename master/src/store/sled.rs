@@ -80,8 +80,9 @@ impl Default for Tuning {
 /// Records from which on a batch is a big one.
 const BIG: usize = 1024;
 
-/// How long a commit is held up when the backlog is full.
+/// How long a commit of few records is held up when the backlog is full; one of more, for so many each once more.
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+const FEW: usize = 50;
 
 /// The store on a disk.
 pub struct SledStore {
@@ -218,12 +219,10 @@ impl Running {
 }
 
 impl Shared {
-    /// How long to hold up a commit so that the applier is not left behind until commits must stop:
-    /// nothing up to half the backlog, then more and more.
-    fn pause(&self, state: &State) -> Duration {
-        let (behind, half) = (state.behind + state.segment.len(), self.tuning.backlog / 2);
-        let over = behind.saturating_sub(state.excused + half);
-        LONGEST_PAUSE.mul_f64(over as f64 / half.max(1) as f64)
+    /// How long to hold up a commit of so many records.
+    fn pause(&self, state: &State, records: usize) -> Duration {
+        let behind = (state.behind + state.segment.len()).saturating_sub(state.excused);
+        pause(behind, self.tuning.backlog, records)
     }
 
     /// Waits until the applier is not too far behind.
@@ -250,6 +249,14 @@ impl Shared {
     }
 }
 
+/// How long to hold up a commit so that the applier is not left behind until all commits must stop: not at all up to half
+/// the backlog, then more and more. Who brings much waits for as much longer: so those that bring little need not wait for it.
+fn pause(behind: u64, backlog: u64, records: usize) -> Duration {
+    let half = backlog / 2;
+    let over = behind.saturating_sub(half) as f64 / half.max(1) as f64;
+    LONGEST_PAUSE.mul_f64(over * (records as f64 / FEW as f64).max(1.0))
+}
+
 impl Store for SledStore {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let records: Option<Vec<Record>> = changes.iter().map(codec::encode).collect();
@@ -268,6 +275,7 @@ impl Store for SledStore {
             Err(why) => return Err(why),
         }
         state.seq = seq;
+        let count = records.len();
         state.pending.add(records);
         if state.since.is_none() {
             state.since = Some(Instant::now());
@@ -275,7 +283,7 @@ impl Store for SledStore {
         } else if state.segment.len() >= shared.tuning.segment {
             shared.work.notify_one();
         }
-        let pause = shared.pause(&state);
+        let pause = shared.pause(&state, count);
         drop(state);
         if pause > Duration::ZERO {
             std::thread::sleep(pause);
@@ -286,7 +294,7 @@ impl Store for SledStore {
     fn is_behind(&self) -> bool {
         self.running.get().is_some_and(|running| {
             let state = running.shared.state.try_lock();
-            state.is_none_or(|state| running.shared.pause(&state) > Duration::ZERO)
+            state.is_none_or(|state| running.shared.pause(&state, 1) > Duration::ZERO)
         })
     }
 
@@ -333,5 +341,18 @@ impl Drop for SledStore {
         if let Some(running) = self.running.get() {
             running.stop(Phase::Dropped);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_brings_much_to_a_store_that_is_behind_waits_for_as_much_longer() {
+        assert_eq!(pause(50, 100, 1_000_000), Duration::ZERO);
+        assert_eq!((pause(75, 100, 1), pause(75, 100, FEW)), (LONGEST_PAUSE / 2, LONGEST_PAUSE / 2));
+        assert_eq!(pause(100, 100, 1000 * FEW), 1000 * LONGEST_PAUSE);
+        assert!(pause(1, 0, 1) > Duration::ZERO, "there is no room at all");
     }
 }

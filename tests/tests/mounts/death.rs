@@ -1,6 +1,6 @@
 //! Mounts that die, and mounts that are only stopped.
 
-use crate::{Mounts, on_mounts};
+use crate::{Mounts, on_mounts, until};
 use e2e::rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -8,18 +8,6 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
-
-/// Longer than anything takes.
-const LONG: Duration = Duration::from_secs(20);
-
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "after {LONG:?} still not: {what}");
-        sleep(Duration::from_millis(50));
-    }
-}
 
 /// rchfs/SEMANTICS.md: nobody waits longer for a mount that is gone; and some for a busy machine.
 const BOUND: Duration = Duration::from_secs(5 + 3);

@@ -1,7 +1,7 @@
 //! Mounts on hosts that cannot map their rack's memory (`cxl=none`), beside mounts that can. The regions are not at
 //! their places while such a mount is started; other suites of this file's neighbours have it among their mounts too.
 
-use crate::{Hidden, Mounts, on_mounts, tool};
+use crate::{Hidden, LONG, Mounts, on_mounts, tool, until};
 use e2e::binary::workspace;
 use e2e::run::{command, ok};
 use e2e::rustix::fs::{FlockOperation, flock};
@@ -12,17 +12,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
-
-const LONG: Duration = Duration::from_secs(20);
-
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "after {LONG:?} still not: {what}");
-        sleep(Duration::from_millis(50));
-    }
-}
 
 fn contents(seed: u64, len: usize) -> Vec<u8> {
     let mut rng = Rng::new(seed);

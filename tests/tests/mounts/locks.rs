@@ -1,17 +1,14 @@
 //! Locks are seen by all mounts.
 
-use crate::{Mounts, on_mounts};
+use crate::{LONG, Mounts, on_mounts};
 use e2e::rustix::process::{Pid, Signal, kill_process};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
-
-/// Longer than anything takes that does not wait for a lock, also for a mount that has died.
-const LONG: Duration = Duration::from_secs(20);
 
 fn open(path: PathBuf) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
@@ -34,6 +31,17 @@ fn done(result: i32) -> Result<(), i32> {
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)) }
 }
 
+/// Asks for the lock that somebody else has, waits for it, and gets it once `then` is done.
+fn waits_for(file: &File, then: impl FnOnce(&Receiver<Result<(), i32>>)) {
+    let (sender, receiver) = channel();
+    scope(|scope| {
+        scope.spawn(|| sender.send(flock(file, libc::LOCK_EX)).unwrap());
+        assert!(receiver.recv_timeout(Duration::from_millis(500)).is_err(), "it does not wait");
+        then(&receiver);
+        receiver.recv_timeout(LONG).expect("it is woken").unwrap();
+    });
+}
+
 #[test]
 fn flock_excludes_waits_and_is_given_up_at_close() {
     on_mounts(&["", ""], |m| {
@@ -44,12 +52,8 @@ fn flock_excludes_waits_and_is_given_up_at_close() {
         flock(&b, libc::LOCK_UN).unwrap();
         flock(&a, libc::LOCK_EX).unwrap();
         assert_eq!(flock(&b, libc::LOCK_SH | libc::LOCK_NB), Err(libc::EAGAIN));
-        let (sender, receiver) = channel();
-        scope(|scope| {
-            scope.spawn(|| sender.send(flock(&b, libc::LOCK_EX)).unwrap());
-            assert!(receiver.recv_timeout(Duration::from_millis(500)).is_err(), "it does not wait");
+        waits_for(&b, |_| {
             drop(a);
-            receiver.recv_timeout(LONG).expect("it is woken").unwrap();
         });
     });
 }
@@ -90,12 +94,8 @@ fn the_locks_of_a_mount_that_dies_are_given_up() {
     on_mounts(&["", ""], |m| {
         let (a, b) = (open(m.at(0, "file")), open(m.at(1, "file")));
         flock(&a, libc::LOCK_EX).unwrap();
-        let (sender, receiver) = channel();
-        scope(|scope| {
-            scope.spawn(|| sender.send(flock(&b, libc::LOCK_EX)).unwrap());
-            std::thread::sleep(Duration::from_millis(300));
+        waits_for(&b, |_| {
             m.kill(0);
-            receiver.recv_timeout(LONG).expect("it is woken").unwrap();
         });
     });
 }
@@ -133,12 +133,8 @@ fn locks_outlive_the_master_and_nobody_else_gets_them_meanwhile() {
         }
         // Whoever had them gives them up as ever.
         let [mine, theirs] = whole;
-        let (sender, receiver) = channel();
-        scope(|scope| {
-            scope.spawn(|| sender.send(flock(&theirs, libc::LOCK_EX)).unwrap());
-            assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err(), "it does not wait");
+        waits_for(&theirs, |_| {
             drop(mine);
-            receiver.recv_timeout(LONG).expect("it is woken").unwrap();
         });
     });
 }
@@ -148,14 +144,10 @@ fn who_waits_for_a_lock_when_the_master_dies_gets_it_in_the_end() {
     on_mounts(&["", ""], |m| {
         let (a, b) = (open(m.at(0, "file")), open(m.at(1, "file")));
         flock(&a, libc::LOCK_EX).unwrap();
-        let (sender, receiver) = channel();
-        scope(|scope| {
-            scope.spawn(|| sender.send(flock(&b, libc::LOCK_EX)).unwrap());
-            assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err(), "it does not wait");
+        waits_for(&b, |receiver| {
             m.cluster().restart_master();
             assert!(receiver.recv_timeout(Duration::from_secs(2)).is_err(), "it has not been given up");
             drop(a);
-            receiver.recv_timeout(LONG).expect("it is woken").unwrap();
         });
     });
 }

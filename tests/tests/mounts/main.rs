@@ -17,10 +17,24 @@ use e2e::{Mount, run};
 use std::fs::create_dir_all;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// One cluster at a time: on few processors several would only wait for each other.
 static TURN: Mutex<()> = Mutex::new(());
+
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Waits until it is so.
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "after {LONG:?} still not: {what}");
+        sleep(Duration::from_millis(50));
+    }
+}
 
 /// Mounts of one file system.
 pub struct Mounts {
@@ -68,7 +82,7 @@ impl Mounts {
             // An operation that was under way fails; the next ones wait.
             while let Err(error) = std::fs::write(self.at(*number, "back"), b"") {
                 assert!(Instant::now() < deadline, "still: {error}");
-                std::thread::sleep(Duration::from_millis(100));
+                sleep(Duration::from_millis(100));
             }
         }
         std::fs::remove_file(self.at(numbers[0], "back")).expect("it was just made");
