@@ -148,8 +148,7 @@ mod tests {
     use crate::change::{Change, Meta};
     use crate::mounts::grace::Grace;
     use crate::namespace::Limits;
-    use pool::addr::PageSize;
-    use pool::addr::RackId;
+    use pool::addr::{PageSize, RackId};
     use pool::proto::cluster::ClientName;
     use pool::proto::meta::{Kind, MetaRequest, Time};
     use pool::proto::mount::{MountRequest, Revoked};

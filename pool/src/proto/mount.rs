@@ -12,8 +12,9 @@
 //! is answered only after the lease has been revoked.
 //!
 //! **A master that was started anew** has forgotten leases, locks and who has what open, but not which sessions there were.
-//! For [`GRACE`], or until all of those mounts are back, it grants no locks and frees no inode without a name. A
-//! mount that had a session opens another and [reclaims](MountRequest::Reclaim) what it had.
+//! For [`GRACE`], or until all of those mounts are back, it grants no locks and frees no inode without a name; and for
+//! [`LEASE`], by which their leases have run out, it carries out nothing that takes leases. A mount that had a session
+//! opens another and [reclaims](MountRequest::Reclaim) what it had.
 //!
 //! **Order.** All answers and revocations carry a number ([`Seq`]) from one counter, in the order in which the master
 //! carried out what they are about. They may overtake each other on the way, so a mount installs nothing whose
