@@ -146,6 +146,7 @@ pub mod dht;
 mod error;
 pub mod heat;
 pub mod proto;
+mod spin;
 pub mod swap;
 #[cfg(feature = "cli")]
 pub mod tool;

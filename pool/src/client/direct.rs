@@ -3,8 +3,7 @@
 //! By way of the own rack's daemon a read of a page of another rack wakes up to four threads, one after the other: the
 //! daemon's for the rings, the other daemon's, the own daemon's for its connection, and who asked. To wake one costs more than
 //! everything else that a short read does: 5 us on a busy processor, 40 us and more on an idle one. Here the reader
-//! asks by a line of its own ([`Tcp`]) and sleeps in the kernel until the answer is there: two wake-ups. (To look for the
-//! answer for a while before sleeping was tried: on two busy processors the mean was no better and the 99th percentile twice as long.)
+//! asks by a line of its own ([`Tcp`]), which costs two wake-ups at most, and none where there are processors to spare.
 //!
 //! The daemon of the own rack is asked first, page by page, and allows it only where nothing is lost by its not seeing
 //! the accesses: where pages are never moved here however hot they are, and where there is no one-sided access, which is

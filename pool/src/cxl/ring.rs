@@ -17,10 +17,8 @@
 
 pub mod protocol;
 mod server;
-mod spin;
 
 pub use server::{Call, ReplyHandle, ServeError, Server};
-pub(crate) use spin::Spin;
 
 use super::layout::{
     self, AT_OWNER, BUFFER_LEN, CELL_BODY, CELL_BODY_LEN, CELL_LEN, CELL_STATE, ENTRIES, RECORD_GENERATION,

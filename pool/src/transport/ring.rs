@@ -12,9 +12,10 @@ use crate::addr::RackId;
 use crate::cxl::protocol::SharedWord;
 use crate::cxl::region::{Region, Slept};
 use crate::cxl::ring::protocol;
-use crate::cxl::ring::{BODY_MAX, Channel, Entry, Rings, Spin, Status, decode, encode};
+use crate::cxl::ring::{BODY_MAX, Channel, Entry, Rings, Status, decode, encode};
 use crate::cxl::slots::ClientId;
 use crate::proto::{NodeId, Reply, Request};
+use crate::spin::Spin;
 use entries::{Entries, Held};
 use std::cell::OnceCell;
 use std::collections::VecDeque;
@@ -87,7 +88,7 @@ impl RingTransport {
             claimed.ok_or_else(|| RingError::AllTaken { name: name(), channels: rings.channels() })?;
         let (channel, entries) = (channel.number, Entries::new(generation));
         let (process, dead) = (std::process::id(), AtomicU64::new(0));
-        Ok(Self { region, rack, deadline, process, channel, entries, spin: Spin::new(), dead })
+        Ok(Self { region, rack, deadline, process, channel, entries, spin: Spin::for_answers(), dead })
     }
 
     /// The number of the channel.
@@ -167,7 +168,9 @@ impl RingTransport {
         let Some(cell) = self.cell(held.entry) else { return Err(self.gone()) };
         let state = cell.state();
         if self.spin.until(|| protocol::is_done(&state, held.this).then_some(())).is_none() {
+            let began = Instant::now();
             self.sleep(cell, held, deadline.get())?;
+            self.spin.slept(began.elapsed());
         }
         let reply = cell.get(|status, message| self.reply(status, message));
         self.entries.release(held);

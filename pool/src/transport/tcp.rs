@@ -10,9 +10,10 @@
 //! | `peer` | the connections to one node: made when wanted, and again after they broke |
 //! | `server` | the connections that others made |
 //!
-//! **Who waits for a reply** ([`call`](Transport::call)) has a line to itself meanwhile, and reads the reply by itself: two
+//! **Who waits for a reply** ([`call`](Transport::call)) has a line to itself meanwhile, and reads the reply by itself: at most two
 //! threads are woken, the server's and this one, as with two that do nothing else (`examples/tcp_floor.rs` shows both).
 //! To wake a thread costs more than all else that a short request does: by a lane there were two or three more to wake.
+//! Where there are processors to spare both look for a [while](crate::spin) before they sleep, and none is woken.
 //! A line is opened when there is no idle one, so there are as many as threads that have waited at once, up to a limit; the
 //! requests above it go by lanes. One that has been idle for a while is closed when another is given back.
 //!
@@ -100,7 +101,7 @@ impl Tcp {
     /// # Errors
     /// If the system gives no threads.
     pub fn new(config: TcpConfig) -> io::Result<Arc<Self>> {
-        let loops = Loops::start(loops_of(config.me))?;
+        let loops = Loops::start(loops_of(config.me), config.me.is_some())?;
         let shared = Arc::new(Shared {
             me: config.me,
             cluster: Mutex::new(config.cluster),

@@ -11,16 +11,17 @@
 //! server. It is not held during a sleep.
 
 use super::protocol::{self, Kind, RingWord, Use};
-use super::{BODY_MAX, Channel, Entry, Rings, Spin, Status, decode, encode};
+use super::{BODY_MAX, Channel, Entry, Rings, Status, decode, encode};
 use crate::cxl::layout::ENTRIES;
 use crate::cxl::protocol::SharedWord;
 use crate::cxl::region::{Region, Slept};
 use crate::cxl::slots::ClientId;
 use crate::proto::{Reply, Request};
+use crate::spin::Spin;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Channels of which an entry is watched at a time.
@@ -130,7 +131,7 @@ impl Server {
             next: 0,
             backoff: BACKOFF.0,
         });
-        Ok(Self { region, channels, poller, spin: Spin::new(), stopped: AtomicBool::new(false) })
+        Ok(Self { region, channels, poller, spin: Spin::for_requests(), stopped: AtomicBool::new(false) })
     }
 
     /// Hands requests to `serve` as they come, until [`stop`](Self::stop). `serve` must not wait for
@@ -147,7 +148,11 @@ impl Server {
                     poller.backoff = BACKOFF.0;
                     MutexGuard::bump(&mut poller);
                 }
-                None => self.sleep(&mut poller),
+                None => {
+                    let began = Instant::now();
+                    self.sleep(&mut poller);
+                    self.spin.slept(began.elapsed());
+                }
             }
         }
     }

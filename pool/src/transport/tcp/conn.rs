@@ -6,6 +6,7 @@
 //! Locks: `out` and `pending` are leaves; neither is held while an answer is handed over.
 
 use super::frame::{self, FrameError, Header, Kind};
+use super::loops;
 use crate::proto::{NodeId, Reply, Request};
 use crate::transport::{Answer, Done, Handler, TransportError};
 use parking_lot::Mutex;
@@ -158,7 +159,7 @@ impl Conn {
             match half.read_buf(&mut buffer).await {
                 Ok(0) if self.is_closed() => break "it was closed".into(),
                 Ok(0) => break "the other side closed it".into(),
-                Ok(_) => {}
+                Ok(_) => loops::arrived(),
                 Err(e) => break e.to_string(),
             }
             if let Err(e) = self.take_frames(&mut buffer, handler.as_ref()) {

@@ -1,10 +1,11 @@
-//! A connection that one thread at a time uses: it writes a request, and sleeps in the kernel until the reply is
-//! there. So a request costs two wake-ups, the server's and the caller's.
+//! A connection that one thread at a time uses: it writes a request, looks for the reply for a [while](crate::spin), and
+//! then sleeps in the kernel until it is there. So a request costs two wake-ups at most, the server's and the caller's.
 //!
 //! After an error a line is of no use any more: a reply that came late would be taken for another's.
 
 use super::frame::{self, HEADER, Header, Kind};
 use crate::proto::Reply;
+use crate::spin::Spin;
 use socket2::SockRef;
 use std::io::{ErrorKind, Read, Result as IoResult, Write};
 use std::mem::MaybeUninit;
@@ -34,13 +35,19 @@ pub(super) struct Line {
     buffer: Vec<u8>,
     /// How long the kernel waits for one piece of a reply, or for room for one of a request; 0 is for ever.
     wait: Duration,
+    spin: Spin,
 }
 
 impl Line {
     /// The line over `stream`, which is not blocking yet.
     pub fn new(stream: TcpStream) -> IoResult<Self> {
         stream.set_nonblocking(false)?;
-        Ok(Self { stream: Arc::new(stream), buffer: Vec::new(), wait: Duration::ZERO })
+        Ok(Self {
+            stream: Arc::new(stream),
+            buffer: Vec::new(),
+            wait: Duration::ZERO,
+            spin: Spin::for_answers(),
+        })
     }
 
     /// To shut it down, whoever uses it.
@@ -58,7 +65,24 @@ impl Line {
     /// Sends the request `id`, a whole frame, and waits for its reply.
     pub fn ask(&mut self, id: u64, request: &[u8], until: Instant) -> Result<Reply, Fault> {
         self.send(request, until)?;
-        self.receive(id, until)
+        if self.look() {
+            return self.receive(id, until);
+        }
+        let began = Instant::now();
+        let reply = self.receive(id, until);
+        self.spin.slept(began.elapsed());
+        reply
+    }
+
+    /// Whether something comes while it is worth looking; a reply or an error is for [`receive`](Self::receive) to see.
+    fn look(&self) -> bool {
+        let mut looking = self.spin.begin();
+        loop {
+            let go_on = looking.go_on();
+            if !self.is_quiet() || !go_on {
+                return go_on;
+            }
+        }
     }
 
     fn send(&mut self, mut frame: &[u8], until: Instant) -> Result<(), Fault> {
