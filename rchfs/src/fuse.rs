@@ -125,7 +125,6 @@ impl Filesystem for FuseFs {
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
             | InitFlags::FUSE_POSIX_ACL
             | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_DONT_MASK;
         if self.decider.is_shared() {
             // With FUSE_WRITEBACK_CACHE the kernel goes by its own idea of a file's size, of which it has to be told in a
@@ -133,9 +132,14 @@ impl Filesystem for FuseFs {
             if self.decider.has_writeback() {
                 wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
             }
-            wanted |=
-                InitFlags::FUSE_CACHE_SYMLINKS | InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS;
+            // Attributes of names that nobody looks at would be leases for nothing.
+            wanted |= InitFlags::FUSE_READDIRPLUS_AUTO
+                | InitFlags::FUSE_CACHE_SYMLINKS
+                | InitFlags::FUSE_POSIX_LOCKS
+                | InitFlags::FUSE_FLOCK_LOCKS;
         } else {
+            // Without FUSE_READDIRPLUS_AUTO: with it a program that reads a directory to its end and then looks at what is in
+            // there, as ls(1) does, asks for each file. Here attributes cost next to nothing.
             wanted |= InitFlags::FUSE_NO_OPENDIR_SUPPORT;
             if !self.decider.is_uncached() {
                 wanted |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
