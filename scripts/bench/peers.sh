@@ -6,14 +6,15 @@
 #   ROUNDS=3  SECONDS_EACH=2  FILES=20000  SETS="buffered direct mixed prototype metadata"   as for fs.sh
 #   SIZE=6G (memory of each rack, taken as it is used)  PEERS="moosefs glusterfs"
 # Prints the table of fs.sh, then a line a goal, "ratio NAME VALUE goal OP TARGET ok|missed": on every job at least as fast as
-# each peer, on random 4k and on metadata twice as fast. Exits 0 whatever the figures.
+# each peer, on random 4k and on metadata twice as fast. Where tmpfs itself is not that far ahead of the peer, because the kernel
+# answers from its caches whoever keeps the files, a missed goal says so: "missed, tmpfs VALUE". Exits 0 whatever the figures.
 # Raw results, summary and plots (SVG) go to scripts/bench/results/<date>-<host>/.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/netfs.sh"
-case ${1:-} in -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1:-} in -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
 : "${SIZE:=6G}" "${PEERS:=moosefs glusterfs}" "${PAGE_SIZE:=4K}"
 export PAGE_SIZE
@@ -59,14 +60,18 @@ LABEL=peers "$HERE/fs.sh" "${targets[@]}" | sed '/^ratio /d'
 RATIOS=$WORK/ratios
 awk -F'\t' -v peers="$PEERS" '
     $5 != "FAIL" { k = $1 SUBSEP $3 "-" $4; v[k, $2] = $6; seen[k] }
-    END { n = split(peers, p, " "); m = split("rchfs rchfs-cluster", ours, " ")
+    END { n = split(peers, p, " "); m = split("rchfs rchfs-cluster tmpfs", ours, " ")
         for (k in seen) { split(k, a, SUBSEP); for (i = 1; i <= m; i++) for (j = 1; j <= n; j++)
             if (v[k, p[j]] > 0 && v[k, ours[i]] > 0) print ours[i] "-to-" p[j] "-" a[2], v[k, ours[i]] / v[k, p[j]] } }' \
     "$RESULTS/$STAMP.tsv" | sort | medians >"$RATIOS"
 # Twice as fast: accesses of 4k at random places, and what metadata jobs do.
-awk '{ goal = ($1 ~ /rand(read|write)-4k/ || $1 !~ /-(buffered|direct|cold|mixed|prototype)-/) ? 2 : 1
-    printf "ratio %s %.3f goal >= %s %s\n", $1, $2, goal, ($2 >= goal) ? "ok" : "missed"
-    print $1, $2, goal > plot }' plot="$WORK/plot" "$RATIOS" | tee -a "$RESULTS/$STAMP.txt"
+awk 'NR == FNR { if (sub(/^tmpfs-/, "", $1)) tmpfs[$1] = $2; next }
+    /^tmpfs-/ { next }
+    { goal = ($1 ~ /rand(read|write)-4k/ || $1 !~ /-(buffered|direct|cold|mixed|prototype)-/) ? 2 : 1
+    job = $1; sub(/^rchfs(-cluster)?-/, "", job)
+    said = ($2 >= goal) ? "ok" : (tmpfs[job] < goal) ? sprintf("missed, tmpfs %.3f", tmpfs[job]) : "missed"
+    printf "ratio %s %.3f goal >= %s %s\n", $1, $2, goal, said
+    print $1, $2, goal > plot }' plot="$WORK/plot" "$RATIOS" "$RATIOS" | tee -a "$RESULTS/$STAMP.txt"
 for peer in $PEERS; do
     sed -n "s/^rchfs-cluster-to-$peer-//p" "$WORK/plot" |
         awk -v title="rchfs-cluster as a ratio to $peer, $(head -1 "$RESULTS/$STAMP.machine.txt")" -v most=12 -f "$HERE/bars.awk" \
