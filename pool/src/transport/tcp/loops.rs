@@ -75,12 +75,15 @@ pub(super) fn arrived() {
 /// Keeps this loop awake after something has come, for as long as that is worth it.
 async fn keep_awake() {
     let arrivals = ARRIVALS.with(Arc::clone);
-    let spin = Spin::for_requests();
+    let (spin, mut seen) = (Spin::for_requests(), 0);
     loop {
         let began = Instant::now();
-        arrivals.came.notified().await;
+        // There may be a notification of something that came while it was awake.
+        while arrivals.count.load(Ordering::Relaxed) == seen {
+            arrivals.came.notified().await;
+        }
         spin.slept(began.elapsed());
-        let mut seen = arrivals.count.load(Ordering::Relaxed);
+        seen = arrivals.count.load(Ordering::Relaxed);
         let mut looking = spin.begin();
         while looking.go_on() {
             tokio::task::yield_now().await;
